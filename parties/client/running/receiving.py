@@ -12,6 +12,7 @@ from mpc import field as fp
 from mpc.correlations import BundleId
 from mpc.encoding import decode_field, digest, field_size
 from mpc.errors import IntegrityError, PeerError
+from mpc.plan.checking import CHECK_SIZES
 from mpc.plan.cost import plan_schedule
 from mpc.plan.plan import Plan
 from mpc.prg import Seed, expand_field
@@ -98,7 +99,10 @@ class Receiver:
         self.parties, self.plan, self.id, self.me = parties, plan, session, me
         self.deadlines = parties.config.deadlines
         self._handed = handed
-        self._rounds = len(plan_schedule(plan.bind(1)).steps)
+        checks = len(CHECK_SIZES) if plan.is_checked else 0
+        self._rounds = len(plan_schedule(plan.bind(1)).steps) * (
+            1 + checks
+        )  # at most: no step has two checks behind it
         self._asked: dict[int, _Asked] = {}
 
     def received(self, run: int) -> list[str]:
