@@ -17,7 +17,7 @@ from parties.agreed.grants import Grant
 from parties.agreed.questions import Bound
 from parties.client.at_rest import amending, catalogue, keeping, upload
 from parties.client.at_rest.bound import Chosen
-from parties.client.at_rest.listing import Listing, Versions
+from parties.client.at_rest.listing import UNCHECKED, Listing, Versions
 from parties.client.at_rest.objects import Objects
 from parties.client.at_rest.said import as_expiry, as_readers, full_name, own_name
 from parties.client.channels import Parties
@@ -25,7 +25,7 @@ from parties.client.consent import granted, granting
 from parties.client.consent.requests import Requested, list_requests
 from parties.client.consent.told import Given, Verdict
 from parties.client.dataset import Dataset
-from parties.client.running.roles import read_security
+from parties.client.running.roles import ACTIVE, read_security
 from parties.client.tables.published import published_rows
 from parties.client.tables.stated import Stated
 from parties.client.tables.table import read_table, require_rows_per_person
@@ -290,6 +290,8 @@ class Datasets(Objects[Listing]):
         if plans is None and _has_no_budget(self._parties, full):
             remedy = f"cluster.set_budget({full!r}, epsilon=1.0), or mpc budget set {full} --epsilon 1"
             warnings.warn(MpcWarning(f"{full} has no budget, so nothing is answered yet: {remedy}"), stacklevel=2)
+        if least == ACTIVE and _is_unchecked(self._parties, full):
+            warnings.warn(MpcWarning(f"{full} is {UNCHECKED}: put it, or keep it, anew"), stacklevel=2)
         return made
 
     def grants(self) -> tuple[Given, ...]:
@@ -323,6 +325,13 @@ def _tellers(progress: Progress | None) -> tuple[Callable[[int, int], None], Cal
     """Return what is told of rows that are put, and of rows that are checked."""
     tell = progress or (lambda stage, done, of: None)
     return lambda done, of: tell("put", done, of), lambda rows: tell("check", rows, None)
+
+
+def _is_unchecked(parties: Parties, name: str) -> bool:
+    try:
+        return not catalogue.describe(parties, name).is_checked
+    except SessionError:  # there is no version of it yet
+        return False
 
 
 def _has_no_budget(parties: Parties, name: str) -> bool:

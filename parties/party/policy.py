@@ -62,7 +62,8 @@ class Policy:
             raise PolicyError(
                 f"this party's policy allows {allowed} security, and not {security}",
                 cause="policy.security in this party's config; nothing runs with less, or otherwise, than it says",
-                remedy=f"ask for --security {allowed}, in Python security={self.config.security[0]!r}",
+                remedy=f"ask for --security {allowed}, in Python security={self.config.security[0]!r}; a refresh is as "
+                "the cluster file says",
             )
 
     def check_read(self, unchecked: bool) -> None:
@@ -76,7 +77,8 @@ class Policy:
                 "this party's policy allows active security, and something that is read was kept in a session that was "
                 "not checked",
                 cause="policy.security in this party's config; nothing is computed from less than it says",
-                remedy="keep it anew with --security active; mpc data show NAME says which it is",
+                remedy="keep it anew with --security active, or have its owner put it anew; mpc data show NAME says "
+                "which it is",
             )
 
     def admit(self, client: str) -> None:

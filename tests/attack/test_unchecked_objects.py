@@ -24,11 +24,10 @@ from parties.client.selection import Selection
 from parties.party import keeping
 from parties.party.policy import Policy
 from parties.pb import data_pb2
-from tests.support.asking import AGES, ANALYST, HOSPITAL, Kept
-from tests.support.grants import budget, dp
+from tests.support.asking import AGES, ANALYST, HOSPITAL, Kept, kept_by_two
+from tests.support.grants import dp
 from tests.support.keeping import SCORES, keep, kept_binding, kept_plan, noised_kept, vault
 from tests.support.objects import RawPut
-from tests.support.parties import InProcess
 
 ACTIVE = kept_plan().with_security("active")
 REFUSED = "something that is read was kept in one whose runs were not"
@@ -36,10 +35,7 @@ REFUSED = "something that is read was kept in one whose runs were not"
 
 @pytest.fixture
 def kept(tmp_path: Path) -> Iterator[Kept]:
-    with InProcess(tmp_path, 2) as cluster:
-        found = Kept(cluster)
-        found.say(budget(20))
-        yield found
+    yield from kept_by_two(tmp_path)
 
 
 def marked(whole: Manifest) -> tuple[str, bool]:

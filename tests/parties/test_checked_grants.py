@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from mpc.errors import PolicyError, UsageError
+from mpc.errors import MpcWarning, PolicyError, UsageError
 from parties.agreed.grants import Grant
 from parties.agreed.signed import dump
 from parties.client.datasets import Datasets
 from parties.client.models import Models
 from tests.support import grants
-from tests.support.asking import AGES, ANALYST, HOSPITAL, Kept, above, exactly, noised_sum
-from tests.support.grants import budget, dp
+from tests.support.asking import AGES, ANALYST, HOSPITAL, Kept, above, exactly, kept_by_two, noised_sum
+from tests.support.grants import dp
 from tests.support.keeping import keep, kept_plan, noised_kept
 from tests.support.lab import LAB, Lab
 from tests.support.parties import InProcess, data, tiny_answer
@@ -29,10 +29,7 @@ REFUSED = "is of sessions whose runs are checked, and this one's are not: ask wi
 
 @pytest.fixture
 def kept(tmp_path: Path) -> Iterator[Kept]:
-    with InProcess(tmp_path, 2) as cluster:
-        found = Kept(cluster)
-        found.say(budget(20))
-        yield found
+    yield from kept_by_two(tmp_path)
 
 
 def test_a_grant_that_says_nothing_of_it_has_the_bytes_that_it_had() -> None:
@@ -101,6 +98,19 @@ def test_a_client_grants_as_its_file_says_or_more(kept: Kept) -> None:
         strict.grant("patients", ANALYST, epsilon=1, security="passive")
     said = {json.loads(json.dumps(each.content())).get("security") for each in plain.grants()}
     assert said == {None, "active"}  # grants of one content within one second are one
+
+
+def test_a_grant_of_what_was_never_checked_says_so(kept: Kept, recwarn: pytest.WarningsRecorder) -> None:
+    """Until the object is put anew: then nothing of it is what an unchecked session has made."""
+    own = Datasets(kept.cluster.client(HOSPITAL))
+    own.refresh("patients")
+    own.grant("patients", ANALYST, epsilon=1)
+    assert not recwarn.list
+    with pytest.warns(MpcWarning, match="hospital/patients is not checked: .* anew"):
+        own.grant("patients", ANALYST, epsilon=1, security="active")
+    own.put("patients", {"age": AGES}, ranges=(0, 127), rows_per_person=1)
+    own.grant("patients", ANALYST, epsilon=1, security="active")
+    assert not recwarn.list
 
 
 def test_security_active_a_model_is_used_as_its_owner_says(tmp_path: Path) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -139,3 +140,11 @@ class Kept:
 
     def revealed(self, index: int = 0) -> int:
         return self.cluster.revealed(index)
+
+
+def kept_by_two(folder: Path) -> Iterator[Kept]:
+    """The table at two parties, with a budget of 20, for fixtures."""
+    with InProcess(folder, 2) as cluster:
+        found = Kept(cluster)
+        found.say(budget(20))
+        yield found
