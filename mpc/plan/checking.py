@@ -27,9 +27,19 @@ SUMS_BYTES = 2 * field_size((1,))
 CHECK_SIZES = (2 * DIGEST_BYTES, SEED_BYTES, DIGEST_BYTES, SUMS_BYTES + SEED_BYTES + DIGEST_BYTES)
 """Bytes of one party to each peer in the exchanges that check a window, one after another."""
 WINDOW_BYTES = 256 << 20
-"""Bytes of correlations and tags, expanded, behind which a run is checked, and goes on; each check is four rounds more.
+"""Bytes of correlations and tags, expanded, behind which a large run is checked, and goes on; each check is four rounds
+more.
 
 Of a plan that says how large its segments are, those of eight.
+"""
+WHOLE_BYTES = 3 << 30
+"""Bytes of memory that a run's correlations and tags may need for it to be one window, unless its plan says how large
+its segments are."""
+WAITING_BYTES, USED_BYTES = 2, 4
+"""Bytes of memory for each byte that is dealt: as it arrived and as it was expanded; and folded, used beside temporary
+arrays of its size.
+
+Tags of field elements are used one gate at a time, and those of bits stay as they are dealt, and are read in parts.
 """
 _SEGMENTS = 8
 
@@ -49,9 +59,14 @@ class CheckWindow:
 
 @once
 def check_windows(plan: Plan) -> tuple[CheckWindow, ...]:
-    """Return the windows of a run of a bound plan, one at least; the last one ends with the run."""
+    """Return the windows of a run of a bound plan, one at least; the last one ends with the run.
+
+    A run whose correlations and tags need no more than `WHOLE_BYTES` has one, and so the rounds of one check.
+    """
     found, needed = schedule(plan.online, plan.wire), tagged_masks(plan)
     over = {gate.name: found.starts[gate.name] + len(gate.openings(plan.wire)) for gate in plan.online}
+    if not plan.segment_bytes and sum(each.used for each in gate_weights(plan).values()) <= WHOLE_BYTES:
+        return (CheckWindow(len(found.steps), plan.online),)
     most = _SEGMENTS * plan.segment_bytes if plan.segment_bytes else WINDOW_BYTES
     stops, held, latest, end = set[int](), 0, 0, len(found.steps)
     for gate in sorted(plan.online, key=lambda gate: found.starts[gate.name]):
@@ -127,12 +142,25 @@ def dealt_tags(plan: Plan, entry: EntryId) -> dict[str, tuple[Correlation, ...]]
     return entry_tags(plan, entry) if plan.is_checked else {}
 
 
-def word_bytes(plan: Plan) -> dict[str, int]:
-    """Count the bytes of tags of bits of each gate of a bound plan's run: they stay as they are dealt, and are read in
-    parts.
-    """
-    tags = dealt_tags(plan, EntryId(1))
-    return {gate.name: sum(spec.size for spec in tags.get(gate.name, ()) if spec.width) for gate in plan.online}
+@dataclass(frozen=True)
+class Weight:
+    """Counts the bytes of memory of what a gate is dealt, with its tags: while it waits, and while it is used."""
+
+    waiting: int
+    used: int
+
+
+@once
+def gate_weights(plan: Plan) -> dict[str, Weight]:
+    """Return what each gate of a bound plan's run weighs, by its name."""
+    needed = tagged_masks(plan) if plan.is_checked else frozenset[str]()
+    found = dict[str, Weight]()
+    for gate in plan.online:
+        values = sum(spec.size for spec in gate.correlations(plan.wire))
+        tags = gate_tags(gate, plan.wire, needed) if plan.is_checked else ()
+        beside = sum(spec.size * (1 if spec.width else WAITING_BYTES) for spec in tags)
+        found[gate.name] = Weight(WAITING_BYTES * values + beside, USED_BYTES * values + beside)
+    return found
 
 
 def tag_bytes(plan: Plan, entry: EntryId) -> int:

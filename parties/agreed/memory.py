@@ -14,7 +14,7 @@ from mpc.entry import EntryId
 from mpc.errors import PlanError
 from mpc.gates.bilinear import Bilinear
 from mpc.gates.convolution import Convolution
-from mpc.plan.checking import word_bytes
+from mpc.plan.checking import check_windows, gate_weights
 from mpc.plan.cost import session_dealt, stored_bytes
 from mpc.plan.holding import holdings
 from mpc.plan.once import once
@@ -31,18 +31,14 @@ _PER_STORED_BYTE = 4
 turned, for products with few rows, or while it is made."""
 _PER_TILED_BYTE = 15
 """A filter also at 64 points, twice: 2 * 512 bytes for the 72 of the smallest that are."""
-_PER_HELD_BYTE = 4
-"""Correlations arrive, are expanded, folded, and used beside temporary arrays of the same size."""
-_PER_WAITING_BYTE = 2
-"""Counts what waits for its turn in a window of segments: as it arrived, and as it was expanded."""
 _WINDOW_BYTES = 8 << 20
 """Tags of bits are made and read where they lie, by windows of some thousand comparisons."""
 _PER_LIVE_ELEMENT = 24
 """An element of a wire that is still read: public, as it came, and its mask."""
 _PER_ACTIVE_ELEMENT = 40
 """An element that a gate reads or writes now, besides: what is opened and received of it, its limbs in a product."""
-_PER_CHECKED_ELEMENT = 24
-"""An element of a run that is checked: as it was opened, its tag and that of its mask."""
+_PER_CHECKED_ELEMENT = 16
+"""An element of a run that is checked: as it was opened, and the tag of its mask; or its own, if it is not opened."""
 _PER_WHOLE_ELEMENT = 24
 """The same where few filters are multiplied with whole elements."""
 _PER_PATCH_ELEMENT = 128
@@ -92,22 +88,31 @@ def needed_memory(plan: Plan, batch: int, window: int | None = None) -> int:
         window: bytes of correlations that are held at a time; all of them if it is None.
     """
     bound = plan.bind(batch)
+    window = prepared_ahead(bound, window)
     needed = _correlation_memory(bound, window) + _wire_memory(bound) + plan.is_checked * _WINDOW_BYTES
     return needed + max((_patches(gate, bound) for gate in bound.online if isinstance(gate, Convolution)), default=0)
+
+
+def prepared_ahead(bound: Plan, window: int | None) -> int | None:
+    """Return the bytes of correlations that a party prepares of a bound plan's run before inputs exist; None if all.
+
+    Of a checked run of one window all is held until its check, so nothing is saved by preparing it late.
+
+    Args:
+        window: that the parties have agreed on.
+    """
+    return None if bound.is_checked and len(check_windows(bound)) == 1 else window
 
 
 def _correlation_memory(bound: Plan, window: int | None) -> int:
     """Count the bytes that correlations take at the step with most of them: those that the window has room for, or of
     the segments whose gates are being evaluated, or have yet to be checked, and the segment that is being made.
-
-    Tags of bits stay as they are dealt.
     """
-    parts, words = segments(bound, EntryId(1)), word_bytes(bound)
-    tags = [sum(words[gate.name] for gate in part.gates) for part in parts]
-    made = [(part.held - own) * _PER_HELD_BYTE + own for part, own in zip(parts, tags, strict=True)]
+    parts, weights = segments(bound, EntryId(1)), gate_weights(bound)
+    made = [sum(weights[gate.name].used for gate in part.gates) for part in parts]
     if window is None or sum(part.held for part in parts) <= window:
         return sum(made)
-    waiting = [(part.held - own) * _PER_WAITING_BYTE + own for part, own in zip(parts, tags, strict=True)]
+    waiting = [sum(weights[gate.name].waiting for gate in part.gates) for part in parts]
     changes = Counter[int]()  # to what is evaluated at a step, from what is at the step before
     for size, (first, last) in zip(waiting, spans(bound, parts), strict=True):
         changes[first] += size

@@ -91,7 +91,7 @@ class Deadlines(_Model):
     connect: Seconds = 10
     """Until a process that is dialled, or a peer's greeting, answers."""
     setup: Seconds = 60
-    """Until a session is open, or a run is dealt and prepared."""
+    """Until a session is open, or a run is dealt and prepared; of a checked one a second longer for each 8 MiB."""
     step: Seconds = 30
     """Until a peer's payload of one round is here."""
     submit: Seconds = 120
@@ -122,7 +122,8 @@ class Limits(_Model):
     """Bytes of memory that all sessions and runs may take together; three quarters of the machine's, or of the
     container's, if it is not set."""
     max_window_bytes: Count = 512 << 20
-    """Bytes of one run's correlations that are held at a time; what a run needs beyond is dealt while it computes."""
+    """Bytes of one run's correlations that are held at a time; what a run needs beyond is dealt while it computes.  A
+    checked run that needs no more than 3 GiB for what it is dealt is held whole."""
     max_stock_bytes: Count = 8 << 30
     """Bytes on disk that all stocks may take together."""
     max_data_bytes: Count = 16 << 30

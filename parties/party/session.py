@@ -23,7 +23,7 @@ from mpc.interpret.session_wires import SessionWires
 from mpc.plan.checking import dealt_tags
 from mpc.plan.plan import Plan
 from parties import telemetry
-from parties.agreed.memory import plan_memory, run_memory
+from parties.agreed.memory import plan_memory, prepared_ahead, run_memory
 from parties.agreed.terms import PROTOCOL, Terms, roster_digest
 from parties.config.models import PartyConfig
 from parties.party.consent.consent import SessionConsent
@@ -198,7 +198,8 @@ class PartySession:
                 self._ledger.advance(self.id, number, RunState.DEALT)
             bundle = self._bundle(bundle_id, plan, delivery)
             stored = self._stored.run(plan, batch, number)
-            party = self.evaluations.make(plan, bundle, self.transcript_key(), stored, delivery, self.window)
+            window = prepared_ahead(plan, self.window)
+            party = self.evaluations.make(plan, bundle, self.transcript_key(), stored, delivery, window)
             party.prepare()  # while corrections arrive; nothing leaves before they are checked
             receipt = delivery.receipt
             self._check_seeds(bundle, receipt)

@@ -23,6 +23,7 @@ from parties.agreed import manifest
 from parties.agreed.bindings import write_bindings
 from parties.agreed.endorsements import write_endorsements
 from parties.agreed.keeps import write_keeps
+from parties.agreed.memory import prepared_ahead
 from parties.agreed.signed import Signed
 from parties.agreed.terms import Terms
 from parties.config.models import PartyConfig
@@ -138,7 +139,9 @@ class LiveSupply:
             raise IntegrityError("the provider deals more or less than the plan says", peer=provider.name)
         seed = manifest.read_seed(first.header.seed, provider.name)
         signatures = Signatures(self._identity.trust, terms, bundle)
-        window = self._config.limits.max_window_bytes
+        window: int | None = self._config.limits.max_window_bytes
+        if not bundle.entry.is_weights:
+            window = prepared_ahead(plan, window)
         return Arriving(seed, parts, mine, signatures, window, bundle.digest_key(seed), replies, source)
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from mpc import tables
 from mpc.compiler.compile import compile_model
+from mpc.compiler.roles import Roles
 from mpc.correlations import Bundle, BundleId
 from mpc.entry import EntryId
 from mpc.errors import PlanError
@@ -30,7 +31,7 @@ from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
 from mpc.interpret.dealer import SessionMasks, deal
 from mpc.interpret.session_wires import SessionWires
-from mpc.plan.checking import dealt_tags
+from mpc.plan.checking import check_windows, dealt_tags
 from mpc.plan.cost import plan_cost
 from mpc.plan.holding import holdings
 from mpc.plan.parse import parse_plan
@@ -42,7 +43,7 @@ from mpc.windows import Windows
 from mpc.wires import Masking
 from parties import machine
 from parties.agreed.memory import parsed_memory, plan_memory, run_memory
-from parties.client.running.feeds import split
+from parties.client.running.feeds import is_room_for_two, split
 from parties.config.models import USUAL_MEMORY, Limits
 from tests.support.plans import Builder, Shape, wire
 from tests.support.worlds import make_world, seed
@@ -395,6 +396,19 @@ def test_a_batch_is_split_into_runs_that_fit_the_memory() -> None:
         run_memory(lenet, 1024, usual)
     small = compile_model(ROOT / "examples/breast_cancer_lr.onnx").plan
     assert split(small, 1024) == [1024] and split(small, 2049) == [683, 683, 683]
+
+
+def test_security_active_a_batch_is_split_into_runs_that_fit_the_memory_with_one_check_each() -> None:
+    """C's 128 rows are one run, for six rounds more than unchecked; two such runs are not under way at once."""
+    path = ROOT / "benchmarks/networks/lenet_c.onnx"
+    lenet, unchecked = (compile_model(path, roles=Roles(security=each)).plan for each in ("active", "passive"))
+    usual, sizes = Limits(max_memory_bytes=USUAL_MEMORY), split(lenet, 1024)
+    assert sum(sizes) == 1024 and max(sizes) - min(sizes) <= 1 and split(lenet, 128) == [128]
+    assert plan_memory(lenet, usual) + run_memory(lenet, max(sizes), usual) <= usual.memory
+    assert len(check_windows(lenet.bind(max(sizes)))) == 1 < len(check_windows(lenet.bind(1024)))
+    assert plan_cost(lenet, 128).rounds == plan_cost(unchecked, 128).rounds + 6
+    assert is_room_for_two(lenet, 32, 32) and is_room_for_two(unchecked, 1024, 1024)
+    assert not is_room_for_two(lenet, max(sizes), max(sizes))
 
 
 def test_memory_is_the_machine_s_or_the_container_s_unless_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from mpc.entry import EntryId
 from mpc.errors import HandshakeError
+from mpc.plan.checking import check_windows
 from mpc.plan.segments import segments
 from parties.config.models import Limits, PartyConfig
 from parties.party.link import SALT_BYTES, Link
@@ -40,6 +41,17 @@ def test_the_smallest_window_is_in_force_for_every_party(cluster: Uneven) -> Non
     sessions = [cluster.of(index, script.id) for index in range(2)]
     assert [session.window for session in sessions] == [1, 1]
     assert not any(session.runs.get(1).whole for session in sessions), "one holds more ahead than the other has"
+    script.enter(1, script.integers(data(1)), OWNER)
+    assert len(script.finish()) == 2
+
+
+def test_a_checked_run_of_one_window_is_prepared_whole(cluster: Uneven, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it is held until its check, so nothing is saved by preparing it late, whatever the windows are."""
+    monkeypatch.setattr("mpc.plan.segments.SEGMENT_BYTES", 1)
+    script = Script(cluster, cluster.compiled(replace(SEPARATE, security="active"))).ready()
+    assert len(segments(script.plan.bind(1), EntryId(1))) > 2
+    assert len(check_windows(script.plan.bind(1))) == 1
+    assert all(cluster.of(index, script.id).runs.get(1).whole for index in range(2))
     script.enter(1, script.integers(data(1)), OWNER)
     assert len(script.finish()) == 2
 

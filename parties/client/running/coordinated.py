@@ -14,11 +14,13 @@ from functools import partial
 import numpy as np
 
 from mpc.errors import MpcError, PeerError
+from mpc.plan.cost import plan_cost
 from mpc.plan.plan import Plan
 from parties.agreed.bindings import Binding, write_bindings
 from parties.agreed.keeps import Keep, write_keeps
 from parties.agreed.ticket import Ticket
 from parties.client.channels import Parties, Reply
+from parties.client.running.feeds import is_room_for_two
 from parties.client.running.participant import Participant, Progress
 from parties.client.running.pipeline import Pipeline
 from parties.client.running.roles import require_security
@@ -66,8 +68,13 @@ def sum_reports(reports: list[RunReport]) -> RunReport:
     return replace(reports[0], **{name: sum(getattr(report, name) for report in reports) for name in _ADDED})
 
 
+_DEALT_A_SECOND = 8 << 20
+"""Bytes of a checked run that a slow link brings to a party in a second; it is dealt many times what others are."""
+
+
 def prepare(
     parties: Parties,
+    plan: Plan,
     session: bytes,
     number: int,
     batch: int,
@@ -77,7 +84,7 @@ def prepare(
     """Have every party begin to prepare a run, without waiting.
 
     Args:
-        session: its id.
+        plan: the session's; `session`: its id.
         batch: rows of the run.
         following: rows of all runs that the same batch goes on with.
         masked: tells of a run's number whether the masks of this client's inputs are to come with the answers, since it
@@ -87,7 +94,8 @@ def prepare(
     request = party_pb2.PrepareRequest(
         session_id=session, run=number, batch=batch, following=following, masks=masked(number)
     )
-    return parties.start(lambda stub: stub.Prepare, request, parties.config.deadlines.setup)
+    more = plan_cost(plan.at(number), batch).dealt / _DEALT_A_SECOND if plan.is_checked else 0.0
+    return parties.start(lambda stub: stub.Prepare, request, parties.config.deadlines.setup + more)
 
 
 class CoordinatedSession:
@@ -123,8 +131,8 @@ class CoordinatedSession:
         self.id = self.terms.session_id
         self.part = Participant(parties, plan, self.terms, alone=True)
         alone = not (plan.owners | plan.recipients) - {self.part.me}
-        ahead = partial(prepare, parties, self.id)
-        at_once = partial(prepare, parties, self.id, masked=self.part.masks)
+        ahead = partial(prepare, parties, plan, self.id)
+        at_once = partial(prepare, parties, plan, self.id, masked=self.part.masks)
         self._pipeline = Pipeline(ahead, alone, stock.batches if stock else None, at_once)
         try:
             self._open()
@@ -192,7 +200,7 @@ class CoordinatedSession:
         handed = [reply.masks for reply in prepared if reply.HasField("masks")]
         ask = partial(self.part.ask, number, batch, self.on_progress)
         self.part.enter(number, batch, values, handed if len(handed) == len(prepared) else None, ask)
-        if not any(reply.streams for reply in prepared):
+        if not any(reply.streams for reply in prepared) and self._is_room_beside(batch, (*following, *expected)):
             self._pipeline.entered(following, expected)
         received = self.part.receive(number)
         self._pipeline.received()
@@ -210,6 +218,10 @@ class CoordinatedSession:
             stocked=self.stock is not None,
         )
         return received.outputs, report
+
+    def _is_room_beside(self, batch: int, later: Sequence[int]) -> bool:
+        """May the first of later runs be prepared while the latest is online?"""
+        return not later or is_room_for_two(self.plan, batch, later[0])
 
     @property
     def left(self) -> tuple[int, ...]:

@@ -25,6 +25,8 @@ BLOCK_ROWS = 1024
 BLOCK_BYTES = 3 << 29
 """Rows, and memory of a party, that one run takes at most; larger batches are split, by everyone alike.  Two are under
 way at a time: one is prepared while the one before it is online."""
+CHECKED_BYTES = 15 << 28
+"""The same of a run that is checked, which is dealt many times as much: two are under way if both fit in that."""
 _RESOLVED = 2.0**-34
 """The part of a range that a comparison of trees tells apart."""
 _FEWEST_STEPS = 512
@@ -286,11 +288,28 @@ def split(plan: Plan, batch: int) -> list[int]:
     """
     if plan.states or any(is_fixed(plan, out.wire) for out in plan.outputs):
         return [batch]
-    needed = needed_memory(plan, BLOCK_ROWS) // BLOCK_ROWS
-    rows = max(1, min(BLOCK_ROWS, BLOCK_BYTES // max(1, needed)))
+    rows = _most_rows(plan)
     runs = -(-batch // rows)
     each, more = divmod(batch, runs)
     return [each + 1] * more + [each] * (runs - more)
+
+
+def _most_rows(plan: Plan) -> int:
+    """Return the rows that one run takes at most."""
+    needed = max(1, needed_memory(plan, BLOCK_ROWS) // BLOCK_ROWS)
+    if not plan.is_checked:
+        return max(1, min(BLOCK_ROWS, BLOCK_BYTES // needed))
+    rows = max(1, min(BLOCK_ROWS, CHECKED_BYTES // needed))
+    while rows > 1 and (needed := needed_memory(plan, rows)) > CHECKED_BYTES:  # not as many times as it has rows
+        rows = max(1, min(rows - 1, rows * CHECKED_BYTES // needed))
+    return rows
+
+
+def is_room_for_two(plan: Plan, batch: int, next_batch: int) -> bool:
+    """May a run be prepared while the one before it is online?"""
+    if not plan.is_checked:
+        return True
+    return needed_memory(plan, batch) + needed_memory(plan, next_batch) <= CHECKED_BYTES
 
 
 def block(plan: Plan, integers: Mapping[str, np.ndarray], start: int, size: int) -> dict[str, np.ndarray]:
