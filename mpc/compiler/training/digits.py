@@ -13,7 +13,7 @@ from dataclasses import replace
 from mpc.compiler.graph.attributes import Link
 from mpc.compiler.graph.graph import Graph
 from mpc.compiler.training.lowering import LoweredStep
-from mpc.compiler.training.precision import LOSS_BITS, Precision
+from mpc.compiler.training.precision import LOSS_BITS, Precision, loss_bits
 from mpc.compiler.training.step import Step
 from mpc.errors import ModelError
 from mpc.plan.cost import plan_cost
@@ -34,7 +34,7 @@ def series_bits(step: Step, precision: Precision, lowered: Callable[[Step], Lowe
         lowered: makes the plan of a step.
     """
     if precision.loss is not None or not any(node.op == "link" for node in step.graph.nodes):
-        return precision.residual
+        return loss_bits(precision)
     try:
         usual = plan_cost(lowered(step).plan)
     except ModelError:  # which is said in full when the step itself is lowered

@@ -18,7 +18,7 @@ import numpy as np
 from mpc.compiler.graph.attributes import Round
 from mpc.compiler.graph.graph import MOVES, Graph, GraphOutput, Node
 from mpc.compiler.series import period_above
-from mpc.compiler.training.precision import Precision
+from mpc.compiler.training.precision import Precision, loss_bits
 from mpc.compiler.training.tape import Tape
 from mpc.errors import ModelError, UsageError
 
@@ -51,7 +51,7 @@ def _one_vs_all(tape: Tape, z: str, y: str, precision: Precision) -> str:
     period = period_above(2.125 * precision.logits)
     start, wall = (_WALL_FROM, _WALL) if precision.logits >= _LEAST_WALLED else (1.0, 0.0)
     each = _UNITS_A_TERM[prod(int(size) for size in tape.shapes[z]) > _FEW]
-    p = tape.link("sigmoid", z, precision.residual, period, math.ceil(period / each), start * precision.logits, wall)
+    p = tape.link("sigmoid", z, loss_bits(precision), period, math.ceil(period / each), start * precision.logits, wall)
     return tape.sum((p, y), (1.0, -1.0))
 
 
@@ -76,7 +76,7 @@ def _mse(tape: Tape, z: str, y: str, precision: Precision) -> str:
 
 
 def _rounded(tape: Tape, g: str, precision: Precision) -> str:
-    return tape.emit("round", (g,), None, tape.shapes[g], Round(fraction=precision.residual))
+    return tape.emit("round", (g,), None, tape.shapes[g], Round(fraction=loss_bits(precision)))
 
 
 LOSSES: dict[str, Loss] = {

@@ -23,7 +23,7 @@ from mpc.compiler.lowering.lower import RULES
 from mpc.compiler.lowering.rules import gradients
 from mpc.compiler.roles import Roles
 from mpc.compiler.training.at_rest import first_program
-from mpc.compiler.training.precision import Precision
+from mpc.compiler.training.precision import Precision, loss_bits
 from mpc.compiler.training.step import State, Step
 from mpc.errors import InputError, ModelError
 from mpc.plan.ends import PlanInput, PlanState
@@ -150,7 +150,7 @@ class _Work:
         state, is_target = self.state, given.name == self.step.target
         if given.stored is not None:
             return enter(state, given)
-        bits = self.precision.residual if is_target else self.precision.activations
+        bits = loss_bits(self.precision) if is_target else self.precision.activations
         scale = Fraction(1) if given.whole else Fraction(2) ** bits
         low, high = (np.broadcast_to(np.asarray(end, np.float64), static(given.shape)) for end in given.range)
         rounding = np.full(static(given.shape), 0.0 if given.whole else ROUNDING)

@@ -56,7 +56,7 @@ class Precision:
                 remedy = f"{name} is a number from {low:g} to {high:g}" + ", or None" * (name == "ceiling")
                 raise UsageError(f"a precision with {name}={end!r}", remedy=remedy)
 
-    @property
-    def residual(self) -> int:
-        """Return the fractional bits of p - y that are kept in any case."""
-        return LOSS_BITS if self.loss is None else self.loss
+
+def loss_bits(precision: Precision) -> int:
+    """Return the fractional bits of p - y that are kept in any case."""
+    return LOSS_BITS if precision.loss is None else precision.loss

@@ -19,7 +19,7 @@ from mpc.compiler.training.backward import differentiate
 from mpc.compiler.training.losses import LOSS, last_sums, loss_named, squares
 from mpc.compiler.training.optimisers import SGD, Rate
 from mpc.compiler.training.parameters import Freed
-from mpc.compiler.training.precision import Precision
+from mpc.compiler.training.precision import Precision, loss_bits
 from mpc.compiler.training.tape import Tape
 from mpc.errors import ModelError, UsageError
 
@@ -94,7 +94,7 @@ def write_step(
     _check_names(freed, optimizer, target)
     head, forward = loss_named(loss), _with_precision(freed, precision)
     z = last_sums(forward, head)
-    tape = Tape(forward, precision.residual)
+    tape = Tape(forward, loss_bits(precision))
     tape.origin = replace(tape.origin, node="loss", operator=loss)
     for given in freed.graph.inputs:
         tape.shapes[given.name] = given.shape
