@@ -65,17 +65,18 @@ def show_training(
     choices = {"batch": asked.batch or BATCH, "shapes": given, **asked.chosen.trainer}
     with saying(display) as notes:
         if asked.data or asked.measure or asked.cluster:
-            cost, told = _in_a_cluster(display, loaded, names, known, choices, asked, roles.security)
+            cost, told, errors = _in_a_cluster(display, loaded, names, known, choices, asked, roles.security)
         else:
             compiling = step_compiler(loaded, ranges=known, **choices)
             courses = Courses(compiling, roles, choices["batch"], roles.model_owner)
             course = asked.chosen.course
             epochs, every, release, check = course.values()
             made = courses.priced(asked.rows or choices["batch"], epochs, every, release, check)
-            told = made.training.notes
+            told, errors = made.training.notes, courses.expected_errors
             cost = training_cost(made, asked.parties)
     every_note = [*dict.fromkeys([*told, *notes])]
     report = {"loss": choices["loss"], **asked.chosen.course, **asdict(cost), "seconds": cost.seconds}
+    report["expected_errors"] = errors
     if as_json:
         display.json({**report, "notes": every_note})
         return
@@ -103,8 +104,8 @@ def _in_a_cluster(
     choices: dict[str, Any],
     asked: Asked,
     security: Security,
-) -> tuple[TrainingCost, tuple[str, ...]]:
-    """Return the price of a training on rows at the parties, or of one that is measured, and its notes."""
+) -> tuple[TrainingCost, tuple[str, ...], dict[str, float]]:
+    """Return the price of a training on rows at the parties, or of one that is measured, its notes, and its errors."""
     with ExitStack() as stack:
         if asked.data or asked.cluster:
             connected = stack.enter_context(Cluster.connect(cluster_file(asked.cluster, asked.folder)))
@@ -119,7 +120,7 @@ def _in_a_cluster(
         trainer = connected.trainer(loaded, ranges=ranges_of(rows, known), **choices)
         read: Any = as_examples(rows, names) if asked.data else asked.rows or choices["batch"]
         cost = trainer.cost(read, **asked.chosen.course, measure=asked.measure or 0)
-    return cost, trainer.training.notes
+    return cost, trainer.notes, trainer.expected_errors
 
 
 def _print(display: Display, cost: TrainingCost, asked: Asked, check_every: int | None) -> None:

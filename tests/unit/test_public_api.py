@@ -143,8 +143,10 @@ API: dict[str, Any] = {
     },
     "Trainer": {
         "cost": "rows, epochs=, checkpoint_every=, release=, check_every=, measure=",
+        "expected_errors": "property",
         "fit": "x, y, epochs=, name=, seed=, progress=, checkpoint_every=, release=, check_every=, wait=",
         "listed": "x, y, epochs=, name=, seed=, checkpoint_every=, release=, check_every=",
+        "notes": "property",
         "resume": "x, y, epochs=, name=, seed=, progress=, checkpoint_every=, release=, check_every=, wait=",
         "training_list": "x, y, epochs=, name=, seed=, checkpoint_every=, release=, check_every=",
     },

@@ -71,6 +71,11 @@ def drawn_runs(inputs: list[GraphInput], rows: int, draws: Draws, *, tiny: bool 
     return runs
 
 
+def spread_run(inputs: list[GraphInput], draws: Draws) -> Feeds:
+    """Return one run of inputs that fix their rows, all of which are spread over their ranges."""
+    return {given.name: _drawn(given, 1, 0, draws, tiny=False) for given in inputs}
+
+
 def corner_runs(inputs: list[GraphInput], rows: int, draws: Draws) -> list[Feeds]:
     """Return runs, as `drawn_runs` does, of rows that lie where bounds are reached if they are at all.
 

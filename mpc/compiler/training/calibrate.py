@@ -61,6 +61,10 @@ class Calibration:
         nodes = [bounded_by(node, bounds) for node in step.graph.nodes]
         return replace(step, graph=Graph(step.graph.inputs, nodes, step.graph.outputs), rests=bounds)
 
+    def feeds(self, step: Step, turn: int) -> dict[str, np.ndarray]:
+        """Return the rows of a step and their targets: the batches follow one another, again and again."""
+        return _batch(*_read(step, self._samples), turn)
+
     def _found(self, step: Step) -> dict[str, float] | None:
         return next((bounds for ran, bounds in self._ran if _is_part(step, ran)), None)
 
@@ -99,10 +103,7 @@ def _alike(one: Any, other: Any) -> bool:
 
 def _bounds(step: Step, samples: object) -> dict[str, float]:
     """Run steps over samples; return the bound of each sum and product that no state has a bound of its own for."""
-    data = _entered(step)
-    rows = _as_numbers(data, samples)
-    rows = {**rows, step.target: _one_hot(rows.get(step.target), step)}
-    number, batch = _rows(data, rows), int(data[0].shape[0])
+    data, rows = _read(step, samples)
     seen: dict[str, float] = {}
     shapes = {given.name: static(given.shape) for given in step.graph.inputs}
     states = {
@@ -110,8 +111,7 @@ def _bounds(step: Step, samples: object) -> dict[str, float]:
         for state in step.states
     }
     for turn in range(STEPS):
-        start = turn % (number // batch) * batch
-        feeds = {given.name: rows[given.name][start : start + batch] for given in data}
+        feeds = _batch(data, rows, turn)
         values = {}
         with np.errstate(over="ignore", invalid="ignore"):  # exp of a sum far below zero; what diverges is refused
             for node, value in evaluate(step.graph, {**states, **feeds}):
@@ -122,6 +122,21 @@ def _bounds(step: Step, samples: object) -> dict[str, float]:
     own = {state.name for state in step.states}  # which have bounds of their own
     after = {out.value for out in step.graph.outputs if out.name in own}
     return {name: _bound(most) for name, most in seen.items() if name not in after}
+
+
+def _read(step: Step, samples: object) -> tuple[list[GraphInput], dict[str, np.ndarray]]:
+    """Return the inputs that are no states, and all rows of each."""
+    data = _entered(step)
+    rows = _as_numbers(data, samples)
+    rows = {**rows, step.target: _one_hot(rows.get(step.target), step)}
+    _require_rows(data, rows)
+    return data, rows
+
+
+def _batch(data: list[GraphInput], rows: Mapping[str, np.ndarray], turn: int) -> dict[str, np.ndarray]:
+    batch = int(data[0].shape[0])
+    start = turn % (len(rows[data[0].name]) // batch) * batch
+    return {given.name: rows[given.name][start : start + batch] for given in data}
 
 
 def _entered(step: Step) -> list[GraphInput]:
@@ -178,8 +193,8 @@ def _most(value: np.ndarray, before: float) -> float:
     return most
 
 
-def _rows(data: list[GraphInput], samples: Mapping[str, np.ndarray]) -> int:
-    """Count the rows of samples, which all inputs have as many of."""
+def _require_rows(data: list[GraphInput], samples: Mapping[str, np.ndarray]) -> None:
+    """Require samples of each input, as many of each."""
     counts = set()
     for given in data:
         values = samples.get(given.name)
@@ -191,7 +206,6 @@ def _rows(data: list[GraphInput], samples: Mapping[str, np.ndarray]) -> int:
         counts.add(len(values))
     if len(counts) > 1:
         raise InputError("the samples have different numbers of rows", remedy="give as many rows of each input")
-    return counts.pop()
 
 
 def _bound(most: float) -> float:

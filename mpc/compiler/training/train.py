@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from mpc.compiler.roles import Roles
 from mpc.compiler.training.at_rest import at_rest
 from mpc.compiler.training.calibrate import STEPS, Calibration
 from mpc.compiler.training.digits import series_bits, with_series_of
+from mpc.compiler.training.errors import expected_errors
 from mpc.compiler.training.losses import LOSS
 from mpc.compiler.training.lowering import LoweredStep, lower_step
 from mpc.compiler.training.optimisers import SGD, Rate, decay_beside
@@ -59,6 +61,7 @@ class Training:
         loss: its name.
         precision: what was kept of each value; with samples no ReLU has a ceiling.
         moves: state that is a velocity -> likewise, of a training that is to go on from there.
+        samples: what bounds rest on, if they do.
     """
 
     plan: Plan
@@ -72,6 +75,15 @@ class Training:
     loss: str = "one_vs_all"
     precision: Precision = Precision()
     moves: dict[str, str] = field(default_factory=dict)
+    samples: Calibration | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def expected_errors(self) -> dict[str, float]:
+        """Return by how much a step's move of each weight is expected to be off, as a part of it: see `errors`.
+
+        It is found by some steps in the clear, on the samples or on rows that are drawn, when it is asked first.
+        """
+        return expected_errors(self.plan, self.weights, self.step, self.samples)
 
     @property
     def learning_rate(self) -> float:
@@ -213,7 +225,9 @@ def compile_training(
     notes += _left(parameters_read(loaded.graph), released, frozen)
     notes = notes if samples is None else (*notes, _CALIBRATED + seen)
     forward = freed(whole, names, {*frozen, *released.values} - {*weights}, stand_ins)
-    made = Training(found.plan, found.weights, step, batch, step.rate, notes, forward, keeps, loss, precision, moves)
+    made = Training(
+        found.plan, found.weights, step, batch, step.rate, notes, forward, keeps, loss, precision, moves, calibration
+    )
     made.require_room()
     return made
 

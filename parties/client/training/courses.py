@@ -13,6 +13,7 @@ from mpc.compiler.onnx.load import Loaded, load_model
 from mpc.compiler.onnx.signature import input_types
 from mpc.compiler.roles import Roles
 from mpc.compiler.training.calibrate import Calibration
+from mpc.compiler.training.errors import notes_of
 from mpc.compiler.training.train import Training, compile_training
 from mpc.errors import InputError, warn
 from mpc.plan.program import Program
@@ -67,12 +68,18 @@ class Courses:
         compile: compiles a step (`step_compiler`).
         roles: of the client that trains.
         me: its name.
+        expected_errors: weight -> the part of a step's move of it by which that is expected to be off.
     """
 
     def __init__(self, compile: Callable[..., Training], roles: Roles, batch: int, me: str) -> None:
         self._compile, self._roles, self._me, self.batch = compile, roles, me, batch
         self._compiled: dict[tuple[tuple[str, ...], bool], Training] = {}
-        self.training = self.step(1, None, CHECK_EVERY, None)
+        self._told: tuple[str, ...] = ()
+        asked = tells(None, CHECK_EVERY)
+        first = self._compile(roles=roles, tells=asked, checkpoints=False)
+        self.expected_errors = first.expected_errors
+        self._told = notes_of(self.expected_errors)
+        self.training = self._compiled[asked, False] = self._noted(first)
 
     def of(
         self,
@@ -155,11 +162,15 @@ class Courses:
         if rows is not None:
             roles = replace(self._roles, together={each: found.owners for each, found in rows.items()})
             stored = {each: found.described(each) for each, found in rows.items()}
-            return self._compile(roles=roles, stored=stored, tells=asked, checkpoints=every is not None)
+            return self._noted(self._compile(roles=roles, stored=stored, tells=asked, checkpoints=every is not None))
         key = asked, every is not None
         if key not in self._compiled:
-            self._compiled[key] = self._compile(roles=self._roles, tells=asked, checkpoints=key[1])
+            self._compiled[key] = self._noted(self._compile(roles=self._roles, tells=asked, checkpoints=key[1]))
         return self._compiled[key]
+
+    def _noted(self, training: Training) -> Training:
+        """Return a training whose notes say too what its steps are expected to be off by."""
+        return replace(training, notes=(*training.notes, *self._told))
 
     def steps(self, rows: int, epochs: int) -> int:
         """Return how many steps a training on so many rows has.

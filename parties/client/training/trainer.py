@@ -82,6 +82,20 @@ class Trainer:
         self.last_step: RunReport | None = None
         self.losses: dict[int, float] = {}
 
+    @property
+    def expected_errors(self) -> dict[str, float]:
+        """Return by how much a step's move of each weight is expected to be off, as a part of that move.
+
+        Root mean squares, from the weights in the model's file on, of some steps in the clear on this machine: over the
+        samples, or over rows that are drawn from the declared ranges.  What is 5 % or more is among the notes too.
+        """
+        return dict(self._courses.expected_errors)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return what was assumed, and what differs from what was asked for."""
+        return self.training.notes
+
     def cost(
         self,
         rows: Any,
