@@ -16,12 +16,14 @@ import numpy as np
 import pytest
 
 from mpc.errors import InputError, MpcWarning, PeerError, PolicyError, SessionError, UsageError
+from mpc.privacy.facts import Loss
 from parties import Cluster
 from parties.agreed.collecting import Collection as Said
 from parties.agreed.collecting import contribution_name
 from parties.agreed.keeps import Keep
 from parties.agreed.signed import key_of
 from parties.client.collections import collection
+from parties.client.collections.spent import Spent, place_of
 from parties.party.vault import catalogue
 from parties.party.vault.ending import NEVER_COMPLETED
 from parties.party.vault.keeps import Making
@@ -109,6 +111,30 @@ def test_one_row_of_each(cluster: InProcess) -> None:
         enter(cluster, made, "client-0", row(1))
     with pytest.raises(SessionError, match="has no row"):
         collection.find(cluster.client("client-1"), made.name).take_back()
+
+
+def test_what_is_entered_by_hand_is_counted_before_it_leaves(
+    cluster: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for each collection, whatever comes of it: a total, as clients of Flower have one, is of all of them."""
+    parties = cluster.client("counting")
+    spent = Spent(place_of(parties.config))
+    made = opened(cluster, "by-hand")
+    with pytest.raises(InputError):  # of a row that is none nothing leaves
+        enter(cluster, made, "counting", np.full(SIZE, np.nan))
+    assert spent.loss == Loss()
+    with monkeypatch.context() as patch:
+        patch.setattr(collection.upload, "put", MagicMock(side_effect=PeerError("a connection was lost")))
+        with pytest.raises(PeerError):
+            enter(cluster, made, "counting", row(0))
+    told = Loss(made.said.epsilon, made.said.delta)
+    assert spent.loss == told
+    enter(cluster, made, "counting", row(0))
+    assert spent.loss == told
+    enter(cluster, opened(cluster, "by-hand-too"), "counting", row(0))
+    assert spent.loss == told + told
+    with pytest.raises(PolicyError, match="would tell more than it allows"):
+        spent.spend("0" * 64, "lab/round-1", told, told + told)
 
 
 def test_a_row_is_not_taken_back_once_it_counts(cluster: InProcess) -> None:

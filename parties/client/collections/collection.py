@@ -24,6 +24,7 @@ from parties.client.at_rest import upload
 from parties.client.at_rest.said import as_expiry, full_name, own_name
 from parties.client.channels import Parties
 from parties.client.collections import calls as collecting
+from parties.client.collections.spent import Spent, place_of
 from parties.client.collections.sums import SUM, Wishes, compiled
 from parties.client.consent.granted import as_amount, as_clients, as_mechanisms
 from parties.client.running.roles import ACTIVE, PASSIVE
@@ -172,7 +173,8 @@ class Collection:
     def enter(self, values: Any, clip: bool = False) -> None:
         """Enter this client's one row; it may be taken back until the collection is closed.
 
-        What was interrupted goes on when the same row is entered again, from where it was begun.
+        What was interrupted goes on when the same row is entered again, from where it was begun.  What the collection
+        tells of this client is counted in its list of what it has spent, before anything leaves.
 
         Args:
             values: `size` numbers within the collection's range.
@@ -181,6 +183,7 @@ class Collection:
         Raises:
             InputError: it is no such row; no number is named.
             SessionError: this client has entered one, or the collection is closed or full.
+            ConfigError: the list cannot be written.
         """
         column = self.said.column
         row = np.asarray(values, dtype=np.float64).reshape(-1)
@@ -200,6 +203,8 @@ class Collection:
         described = upload.Described(name, (column,), 1, expires=self.said.expires, collection=self.said.id)
         if not self._is_begun():
             self._require_place()
+        spent = Spent(place_of(self._parties.config))
+        spent.spend(self.said.id, self.name, Loss(self.said.epsilon, self.said.delta))
         upload.put(self._parties, described, iter([{column.name: integers.reshape(1, -1)}]))
 
     def take_back(self) -> None:

@@ -1,8 +1,9 @@
 """Count what the collections that a client has entered tell of it together, which nobody else counts.
 
 Each collection says what its sum tells of a client, at most; sums add up, and whoever collects may open one after
-another.  So a client keeps this list, by itself: a collection stands in it, durably, before its row leaves, and none is
-entered that would bring the sum of all above what this client allows.  What was entered stays counted, though nothing
+another.  So a client keeps this list, by itself: a collection stands in it, durably, before its row leaves, however it
+is entered.  Where this client has said what it allows in all, as it does in Flower, none is entered that would bring
+the sum above that.  What was entered stays counted, though nothing
 may come of it: a row may have left, and a collection that is closed late tells it after all.
 
 One sqlite file for each name, beside the key; several processes may use it at once.
@@ -52,13 +53,13 @@ class Spent:
         with self._writing() as database:
             return _sum(database)
 
-    def spend(self, collection: str, name: str, loss: Loss, most: Loss) -> None:
+    def spend(self, collection: str, name: str, loss: Loss, most: Loss | None = None) -> None:
         """List a collection, unless it is there already; it is on the disk when this returns.
 
         Args:
             collection: its id, which everything that was said of it follows from.
             loss: what it tells of this client, at most.
-            most: that all collections of the list may tell together.
+            most: that all collections of the list may tell together; None counts, and refuses nothing.
 
         Raises:
             PolicyError: with this one they would tell more.
@@ -70,7 +71,7 @@ class Spent:
                 return
             before = _sum(database)
             after = before + loss
-            if after.epsilon > most.epsilon or after.delta > most.delta:
+            if most is not None and (after.epsilon > most.epsilon or after.delta > most.delta):
                 raise PolicyError(
                     f"with {name} all collections that this client has entered would tell more than it allows",
                     cause=f"epsilon {float(before.epsilon):g} so far, {float(loss.epsilon):g} more, "
