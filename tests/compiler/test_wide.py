@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from mpc.compiler.compile import Compiled, compile_model
 from mpc.compiler.graph.graph import Range
 from mpc.errors import ModelError
-from tests.support.graphs import node
-from tests.support.models import encrypted
+from tests.support.graphs import node, save_model
+from tests.support.models import clear, encrypted, plaintext
 
 _LARGEST = 5
 """Of 200 rows the one that is off by most, in units of what is expected: 2.0 to 4.1 in a dozen draws."""
@@ -108,3 +108,13 @@ def test_a_weighted_mean_of_weights_from_tiny_to_huge(tmp_path: Path, divisor: t
     off = np.abs(encrypted(compiled, feeds)[0] - right)
     assert off.max() < 0.2
     assert np.sqrt(np.square(off).mean()) < compiled.errors["y"] < 1.0
+
+
+@pytest.mark.parametrize("reach", [8.0, 64.0, 4000.0, 1e6, 4e6])
+def test_no_rounding_of_a_hard_swish_is_multiplied_by_its_argument(reach: float, tmp_path: Path) -> None:
+    path = save_model(tmp_path, [node("HardSwish", ["x"], ["y"])])
+    made = compile_model(path, {"x": (-reach, reach)})
+    ends = np.array([-reach, -4, -3, -1.5, 0, 2, 3, 4, reach])
+    rows = np.concatenate([np.linspace(-reach, reach, 300), np.linspace(-6, 6, 300), ends])[:, None].repeat(4, 1)
+    found, expected = clear(made, rows.astype(np.float32)), plaintext(path, {"x": rows.astype(np.float32)})[0]
+    assert np.abs(found - expected).max() < 1e-3 + 2.0**-20 * reach

@@ -10,6 +10,9 @@ from mpc.compiler.operators.elementwise import clipped, magnitude, shifted
 from mpc.compiler.operators.facts import Softplus
 from mpc.compiler.operators.registry import handles
 
+_HARD_SWISH = (-1.0, 7.0)
+"""Where the difference of both its ReLUs lies, with room for roundings of very wide ones."""
+
 
 @handles("Relu")
 def relu(state: Context, node: ModelNode, settings: Settings) -> None:
@@ -74,10 +77,15 @@ def hard_sigmoid(state: Context, node: ModelNode, settings: Settings) -> None:
 
 @handles("HardSwish")
 def hard_swish(state: Context, node: ModelNode, settings: Settings) -> None:
-    """Compute x clip(x / 6 + 1 / 2, 0, 1)"""
+    """Compute t (t - 3) / 6 + relu(x - 3), where t = relu(x + 3) - relu(x - 3) is clip(x + 3, 0, 6).
+
+    That is x clip(x / 6 + 1 / 2, 0, 1), but no rounding is multiplied by x, however large that is.
+    """
     x = state.value(node.input[0])
-    gate = clipped(state, state.sum((x,), (1.0 / 6.0,), None, 0.5), 0.0, 1.0)
-    state.multiply(x, gate, node.output[0])
+    above = state.relu(shifted(state, x, -3.0))
+    t = state.sum((state.relu(shifted(state, x, 3.0)), above), (1.0, -1.0), known=_HARD_SWISH)
+    curve = state.multiply(t, shifted(state, t, -3.0))
+    state.sum((curve, above), (1.0 / 6.0, 1.0), node.output[0])
 
 
 @handles("Softplus")
