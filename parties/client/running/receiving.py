@@ -100,9 +100,8 @@ class Receiver:
         self.deadlines = parties.config.deadlines
         self._handed = handed
         checks = len(CHECK_SIZES) if plan.is_checked else 0
-        self._rounds = len(plan_schedule(plan.bind(1)).steps) * (
-            1 + checks
-        )  # at most: no step has two checks behind it
+        steps = len(plan_schedule(plan.bind(1)).steps)
+        self._rounds = steps * (1 + checks)  # at most: no step has two checks behind it
         self._asked: dict[int, _Asked] = {}
 
     def received(self, run: int) -> list[str]:
