@@ -13,6 +13,7 @@ import pytest
 
 from mpc.compiler.roles import Roles
 from mpc.errors import MpcError
+from parties.agreed.memory import needed_memory
 from parties.client.running import feeds
 from parties.client.running.participant import Participant
 from parties.client.session import Session
@@ -53,6 +54,25 @@ def test_the_next_run_is_prepared_while_one_is_online(cluster: InProcess, monkey
     assert np.abs(again - tiny_answer(x[:2])).max() < 1e-3
     session.close()
     assert set(cluster.run_states(0, id_of(session))) == {"revealed"}
+
+
+@pytest.mark.parametrize(("rows", "ahead"), [((3,), [None] * 3), ((3, 2), [2, 3, None])])
+def test_security_active_the_next_run_is_prepared_while_one_is_online_if_both_fit(
+    cluster: InProcess, monkeypatch: pytest.MonkeyPatch, rows: tuple[int, ...], ahead: list[int | None]
+) -> None:
+    seen, receive, compiled = [], Participant.receive, cluster.compiled(Roles(security="active"))
+
+    def watched(self: Participant, run: int, *rest: object) -> object:
+        seen.append(session.remote.ahead)
+        return receive(self, run, *rest)
+
+    monkeypatch.setattr(Participant, "receive", watched)
+    monkeypatch.setattr(feeds, "CHECKED_BYTES", sum(needed_memory(compiled.plan, each) for each in rows))
+    session, x = Session(cluster.client(), compiled), data(ROWS)
+    [y] = session.run(None, {"x": x})
+    session.close()
+    assert np.abs(y - tiny_answer(x)).max() < 1e-3
+    assert seen == ahead
 
 
 def test_a_failure_ahead_is_told_once_it_is_due(cluster: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:

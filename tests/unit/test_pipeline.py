@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from mpc.errors import LocalProtocolError, PeerError
+from mpc.plan.cost import plan_cost
+from parties.client.running.coordinated import prepare
 from parties.client.running.pipeline import Pipeline
+from tests.support.small_plans import small
 
 PARTIES = 3
 
@@ -121,3 +126,16 @@ def test_what_is_forgotten_is_asked_for_again() -> None:
     pipeline.forget()
     assert pipeline.ahead is None and pipeline.left == ()
     assert pipeline.next(4) == [(2, 4, 0)] * PARTIES and asked.calls[-2:] == [(2, 4, 0)] * 2
+
+
+def test_a_checked_run_may_take_as_long_as_a_slow_link_needs_for_what_it_is_dealt() -> None:
+    """It is dealt whole before inputs exist; what others are dealt beyond a window comes while they compute."""
+    plan, seconds = small("relu").plan, list[float]()
+    parties: Any = SimpleNamespace(
+        config=SimpleNamespace(deadlines=SimpleNamespace(setup=60.0)),
+        start=lambda call, request, patience: seconds.append(patience),
+    )
+    for each in (plan, plan.with_security("active")):
+        prepare(parties, each, bytes(32), 1, 4096, 0)
+    dealt = plan_cost(plan.with_security("active"), 4096).dealt
+    assert seconds == [60.0, 60 + dealt / (1 << 20)] and seconds[1] > 61

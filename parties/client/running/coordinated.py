@@ -27,6 +27,7 @@ from parties.client.running.roles import require_security
 from parties.client.running.stocks import Stock, propose
 from parties.client.running.versions import another_session
 from parties.pb import party_pb2
+from parties.wire.pieces import time_for
 
 __all__ = ["CoordinatedSession", "Parties", "Progress", "RunReport", "sum_reports"]
 
@@ -68,10 +69,6 @@ def sum_reports(reports: list[RunReport]) -> RunReport:
     return replace(reports[0], **{name: sum(getattr(report, name) for report in reports) for name in _ADDED})
 
 
-_DEALT_A_SECOND = 8 << 20
-"""Bytes of a checked run that a slow link brings to a party in a second; it is dealt many times what others are."""
-
-
 def prepare(
     parties: Parties,
     plan: Plan,
@@ -94,8 +91,10 @@ def prepare(
     request = party_pb2.PrepareRequest(
         session_id=session, run=number, batch=batch, following=following, masks=masked(number)
     )
-    more = plan_cost(plan.at(number), batch).dealt / _DEALT_A_SECOND if plan.is_checked else 0.0
-    return parties.start(lambda stub: stub.Prepare, request, parties.config.deadlines.setup + more)
+    seconds = parties.config.deadlines.setup
+    if plan.is_checked:  # it is dealt whole before, and many times as much
+        seconds = time_for(seconds, plan_cost(plan.at(number), batch).dealt)
+    return parties.start(lambda stub: stub.Prepare, request, seconds)
 
 
 class CoordinatedSession:
