@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mpc.compiler.operators import (
     activations,
+    attention,
     casts,
     choices,
     deviations,
@@ -35,6 +36,7 @@ from mpc.compiler.operators.registry import HANDLERS, supported
 __all__ = [
     "HANDLERS",
     "activations",
+    "attention",
     "casts",
     "choices",
     "deviations",

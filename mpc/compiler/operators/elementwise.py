@@ -13,13 +13,11 @@ from mpc.compiler.operators import deviations
 from mpc.compiler.operators.boundless import BOUNDLESS, piecewise, within
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.facts import Exp, OnePlusExp, Root, Square, Top, Unit
-from mpc.compiler.operators.masks import hide
+from mpc.compiler.operators.masks import MASKED, hide
 from mpc.compiler.operators.registry import handles
 from mpc.compiler.operators.rounding import divides_integers, divisors_of, quotient
 
 _LONGEST_POWER = 16
-_MASKED = -1e4
-"""What stands for minus infinity in scores that only a softmax reads."""
 
 
 # ------------------------------------------------------------------- arithmetic
@@ -45,8 +43,8 @@ def add(state: Context, node: ModelNode, settings: Settings) -> None:
 
 def masking(state: Context, values: np.ndarray, out: str) -> np.ndarray:
     """Add an attention mask: its minus infinities, and what is as good, become large numbers."""
-    if (values < _MASKED).any() and state.only_scores(out):
-        return np.maximum(values, _MASKED)
+    if (values < MASKED).any() and state.only_scores(out):
+        return np.maximum(values, MASKED)
     return values
 
 

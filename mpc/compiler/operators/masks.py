@@ -15,6 +15,8 @@ from mpc.compiler.operators.boundless import BOUNDLESS
 from mpc.compiler.operators.context import Context
 from mpc.wires import BATCH
 
+MASKED = -1e4
+"""What stands for minus infinity in scores that only a softmax reads."""
 _LEAST_MASK = -1e3
 """No model learns to add so little; a mask does."""
 _DEEPEST = 12
@@ -27,6 +29,14 @@ def hide(state: Context, out: str, values: np.ndarray, where: np.ndarray | bool 
     hidden = (values <= -BOUNDLESS) & where
     if hidden.any() and state.only_scores(out):
         state.hidden[out] = hidden
+
+
+def add_mask(state: Context, x: str, values: np.ndarray) -> str:
+    """Add constants to scores that a softmax alone reads, minus infinity among them."""
+    name = state.scale(x, 1.0, np.maximum(values, MASKED))
+    if (values <= -BOUNDLESS).any():
+        state.hidden[name] = values <= -BOUNDLESS
+    return name
 
 
 def hidden_of(state: Context, x: str) -> tuple[str, Hidden] | None:
