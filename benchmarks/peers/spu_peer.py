@@ -2,6 +2,7 @@
 from seeds, corrected by the first party during the run."""
 
 import multiprocessing as processes
+import os
 import socket
 from typing import Any
 
@@ -56,16 +57,24 @@ def compiled(name: str, batch: int) -> tuple[Any, list[np.ndarray]]:
     return executable, values
 
 
-def party(rank: int, addresses: list[str], channel: Any) -> None:
-    """Serve commands until there is None: a request, whose weights are shared once, then True for every run."""
+def party(rank: int, addresses: list[str], channel: Any, protocol: str = "SEMI2K", log: str = "") -> None:
+    """Serve commands until there is None: a request, whose weights are shared once, then True for every run.
+
+    log: a file for what SPU says of each run, the bytes that were sent among it.
+    """
+    if log:
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT, 0o600)
+        os.dup2(descriptor, 1), os.dup2(descriptor, 2)
     from spu import api, libspu
 
     description = libspu.link.Desc()
     for index, address in enumerate(addresses):
         description.add_party(f"party-{index}", address)
     description.recv_timeout_ms = 600_000
-    config = libspu.RuntimeConfig(protocol=libspu.ProtocolKind.SEMI2K, field=libspu.FieldType.FM64)
+    kind = getattr(libspu.ProtocolKind, protocol)
+    config = libspu.RuntimeConfig(protocol=kind, field=libspu.FieldType.FM64)
     config.fxp_fraction_bits = 18
+    config.enable_pphlo_profile = bool(log)
     runtime = api.Runtime(libspu.link.create_brpc(description, rank), config)
     program = None
     while (command := channel.recv()) is not None:

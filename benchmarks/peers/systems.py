@@ -122,14 +122,22 @@ def _failure(command: list[str]) -> str:
 
 
 class Running:
-    """A peer's process, which answers a line for a line.  A context manager."""
+    """A peer's process, which answers a line for a line.  A context manager.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        script: which to run instead of the peer's own.
+    """
+
+    def __init__(self, name: str, script: str = "") -> None:
         peer = PEERS[name]
         self._log = (ENVIRONMENTS / f"{name}.log").open("w")
         self._lines: queue.Queue[str] = queue.Queue()
         self._process = subprocess.Popen(
-            [str(ENVIRONMENTS / (peer.environment or name) / "bin/python"), str(HERE / peer.script), *peer.arguments],
+            [
+                str(ENVIRONMENTS / (peer.environment or name) / "bin/python"),
+                str(HERE / (script or peer.script)),
+                *peer.arguments,
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
