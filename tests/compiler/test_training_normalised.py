@@ -225,6 +225,25 @@ def test_of_a_normalisation_over_each_row_gain_and_shift_train() -> None:
     assert {state.name for state in training.plan.states} == {"w0", "gain", "shift", "w1"}
 
 
+def test_a_scale_with_an_odd_part_settles() -> None:
+    """A mean over five leaves a fifth in the scale of a gradient, and so another one in each guess of a weight's."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w0"], ["a"], name="fc0"),
+        helper.make_node("LayerNormalization", ["a", "gain", "shift"], ["n"], name="ln", epsilon=0.1),
+        helper.make_node("Relu", ["n"], ["h"], name="relu"),
+        helper.make_node("MatMul", ["h", "w1"], ["y"], name="fc1"),
+    ]
+    own = {name: values for name, values in weights(5).items() if name in ("gain", "shift")}
+    made = model(nodes, {"w0": of(1, 6, 5), "w1": of(2, 5, 3), **own}, ["batch", 6], ["batch", 3])
+    x, y = rows((6,))
+    training = compile_training(made, "mse", SGD(0.1), 16, RANGES, samples={"x": x, "target": y})
+    feeds = list(islice(batches(np.rint(x * 256) / 256, y, 16), 2))
+    trial = Trial(training.plan, training.weights, 2)
+    for one in feeds:
+        trial.run(integers(training, one), 1)
+    assert max(training.expected_errors.values()) < 0.1
+
+
 @pytest.mark.parametrize("stored", [True, False])
 def test_what_stands_in_for_gain_and_shift_of_a_group_normalisation_stays(stored: bool) -> None:
     """PyTorch writes a GroupNorm as an InstanceNormalization by ones and zeros, behind which gain and shift stand."""

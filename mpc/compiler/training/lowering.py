@@ -19,7 +19,7 @@ from mpc.compiler.lowering.builder import Lowering, Value
 from mpc.compiler.lowering.checked import with_fewest_tags
 from mpc.compiler.lowering.ends import enter, fractions, leave
 from mpc.compiler.lowering.intervals import ROUNDING, Interval
-from mpc.compiler.lowering.lower import RULES
+from mpc.compiler.lowering.lower import RULES, Rule
 from mpc.compiler.lowering.rules import gradients
 from mpc.compiler.roles import Roles
 from mpc.compiler.training.at_rest import first_program
@@ -33,11 +33,18 @@ from mpc.plan.verify import verify
 from mpc.wires import Lifetime, Masking
 
 _MOST_TRIES = 12
-_TRAINING = {**RULES, "matmul": gradients.product, "conv": gradients.product, "multiply": gradients.product} | {
+_TRAINING: dict[str, Rule] = {
+    **RULES,
+    "matmul": gradients.product,
+    "conv": gradients.product,
+    "multiply": gradients.product,
+} | {
     "round": gradients.round_,
     "sum": gradients.sum_,
     "scale": gradients.scale,
 }
+_EVENLY = {**_TRAINING, "round": gradients.round_evenly}
+"""The same where a gradient's scale would have another odd part in each try: means over five divide it by five."""
 
 
 @dataclass(frozen=True)
@@ -76,17 +83,20 @@ def lower_step(step: Step, roles: Roles, precision: Precision, keeps: Mapping[st
         state.name: Form(Fraction(2) ** (first + state.finer), 1.0 if state.velocity else precision.weights)
         for state in step.states
     }
-    for _ in range(_MOST_TRIES):
-        work = _Work(step, roles, precision, forms, keeps or {})
-        inputs = work.emit()
-        wanted = work.forms()
-        if wanted == forms:
-            return work.finish(inputs)
-        forms = wanted
+    for rules in (_TRAINING, _EVENLY):
+        given, seen = forms, list[dict[str, Form]]()
+        while given not in seen and len(seen) < _MOST_TRIES:
+            seen.append(given)
+            work = _Work(step, roles, precision, given, keeps or {}, rules)
+            inputs, wanted = work.emit(), work.forms()
+            if wanted == given:
+                return work.finish(inputs)
+            given = wanted
     raise ModelError(
         "no scale of the weights fits their gradients",
         cause="a weight's gradient is computed from what the weight itself multiplied, and nothing between is rounded",
-        remedy="put a ReLU or another activation between the layers",
+        remedy="use another learning rate, leave weights as they are (frozen=[...]), or put an activation between "
+        "the layers",
     )
 
 
@@ -94,8 +104,15 @@ class _Work:
     """One lowering of a step, with the states' forms as they are guessed."""
 
     def __init__(
-        self, step: Step, roles: Roles, precision: Precision, forms: Mapping[str, Form], keeps: Mapping[str, str]
+        self,
+        step: Step,
+        roles: Roles,
+        precision: Precision,
+        forms: Mapping[str, Form],
+        keeps: Mapping[str, str],
+        rules: Mapping[str, Rule],
     ) -> None:
+        self.rules = rules
         self.step, self.precision, self.given, self.keeps = step, precision, forms, keeps
         roles = replace(roles, keeps=frozenset(keeps.values()))
         self.graph = _with_velocities(step, forms)
@@ -110,7 +127,7 @@ class _Work:
         for node in self.graph.nodes:
             self.state.origin = node.origin
             try:
-                self.state.values[node.writes] = _TRAINING[node.op](self.state, node)
+                self.state.values[node.writes] = self.rules[node.op](self.state, node)
             except InputError as error:
                 raise node.origin.refuse(error.what, remedy="replace it by a number that is nearer to zero") from None
         return tuple(inputs)

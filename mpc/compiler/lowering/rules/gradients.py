@@ -90,6 +90,12 @@ def round_(state: Lowering, node: Node) -> Value:
     return x if log2(x.scale) <= fraction + _SLACK else state.shorten(x, fraction)
 
 
+def round_evenly(state: Lowering, node: Node) -> Value:
+    """Return what `round_` does, at a power of two as its scale, which costs a truncation where it was none."""
+    x = round_(state, node)
+    return x if is_even(x.scale) else state.truncate(*state.evened(state.roomy(x), 0))
+
+
 def relu(state: Lowering, node: Node) -> Value:
     """Return max(0, x), with the fractional bits and up to the ceiling that the node names; its bit if one reads it."""
     if not isinstance(node.attributes, Rectified):
