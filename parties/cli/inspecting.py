@@ -14,7 +14,7 @@ from mpc.errors import UsageError
 from mpc.plan.plan import Security
 from parties.cli.display import Display, saying, seconds, size
 from parties.cli.options import cluster_file, parse_shapes
-from parties.cli.training import BATCH, Chosen, as_examples, ranges_of, rows_at_parties, training_ranges
+from parties.cli.training import BATCH, Chosen, as_examples, ranges_of, rows_at_parties, samples_of, training_ranges
 from parties.cli.training_lists import lines_of, load_list, report_of
 from parties.client.cluster import Cluster
 from parties.client.training.courses import Courses, step_compiler
@@ -52,6 +52,7 @@ def show_training(
     model: Path,
     ranges: tuple[str, ...],
     shapes: tuple[str, ...],
+    samples: tuple[str, ...],
     roles: Roles,
     asked: Asked,
     as_json: bool,
@@ -60,9 +61,11 @@ def show_training(
     if asked.rows is not None and asked.data:
         raise UsageError("--data says how many rows there are", remedy="leave --rows out")
     loaded = Loaded(load_model(model))
-    names = [*input_types(loaded)]
+    types = input_types(loaded)
+    names, read = [*types], list[str]()
     known, given = training_ranges(ranges, names), parse_shapes(shapes, names)
-    choices = {"batch": asked.batch or BATCH, "shapes": given, **asked.chosen.trainer}
+    rows = samples_of(samples, names, types, read)
+    choices = {"batch": asked.batch or BATCH, "shapes": given, "samples": rows, **asked.chosen.trainer}
     with saying(display) as notes:
         if asked.data or asked.measure or asked.cluster:
             cost, told, errors = _in_a_cluster(display, loaded, names, known, choices, asked, roles.security)
@@ -74,7 +77,7 @@ def show_training(
             made = courses.priced(asked.rows or choices["batch"], epochs, every, release, check)
             told, errors = made.training.notes, courses.expected_errors
             cost = training_cost(made, asked.parties)
-    every_note = [*dict.fromkeys([*told, *notes])]
+    every_note = [*dict.fromkeys([*read, *told, *notes])]
     report = {"loss": choices["loss"], **asked.chosen.course, **asdict(cost), "seconds": cost.seconds}
     report["expected_errors"] = errors
     if as_json:

@@ -178,7 +178,7 @@ def inspect(
     """Say what MODEL (an ONNX model, a plan, a ticket, a training list) costs, gate by gate, and who learns what."""
     asked = Asked(batch=batch, parties=parties, **training)
     if train:
-        show_training(display, model, choices.ranges, choices.shapes, choices.roles, asked, as_json)
+        show_training(display, model, choices.ranges, choices.shapes, choices.samples, choices.roles, asked, as_json)
         return
     asked.require_none()
     if model.is_file() and model.open("rb").read(len(BEGINNING)) == BEGINNING:

@@ -34,11 +34,13 @@ from parties.cli.private_training import Private, private_options, train_private
 from parties.cli.training import (
     BATCH,
     DATA,
+    SAMPLES,
     Chosen,
     as_examples,
     own_rows,
     ranges_of,
     rows_at_parties,
+    samples_of,
     training_options,
     training_ranges,
 )
@@ -73,6 +75,7 @@ class Request:
     parties: int | None
     cluster: Path | None
     security: str | None
+    samples: tuple[str, ...]
     ranges: tuple[str, ...]
     shapes: tuple[str, ...]
     wait: float
@@ -105,6 +108,7 @@ class Request:
         mine = {
             "--input": self.inputs, "--predict": self.predict, "--list": self.listed, "--parties": self.parties,
             "--range": self.ranges, "--shape": self.shapes, "--resume": self.resume, "--output": self.output,
+            "--calibrate": self.samples,
         }  # fmt: skip
         return [*self.chosen.beside_the_rate, *(name for name, value in mine.items() if value)]
 
@@ -149,6 +153,7 @@ class Request:
 @click.option("--parties", type=click.IntRange(2), help="Start this many parties just for this training.")
 @CLUSTER
 @SECURITY
+@SAMPLES
 @RANGE
 @SHAPE
 @WAIT
@@ -228,10 +233,12 @@ def _prepare(
     known = ranges_of(rows, training_ranges(request.ranges, names))
     x, y = as_examples({**rows, **own_rows(request.inputs, names, types, told)}, names)
     feeds = load_inputs(request.predict, names, types=types, told=told) if request.predict else {}
+    samples = samples_of(request.samples, names, types, told)
     for note in dict.fromkeys(told):
         display.say(f"note: {note}")
     shapes = parse_shapes(request.shapes, names)
-    trainer = connected.trainer(loaded, batch=request.batch, ranges=known, shapes=shapes, **request.chosen.trainer)
+    choices = {"batch": request.batch, "ranges": known, "shapes": shapes, "samples": samples, **request.chosen.trainer}
+    trainer = connected.trainer(loaded, **choices)
     return trainer, x, y, feeds
 
 

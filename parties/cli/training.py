@@ -29,6 +29,14 @@ DATA = click.option(
     metavar="[INPUT=|y=]OWNER/NAME[:COLUMN,...]",
     help="Rows at the parties, of an input or of the targets (y): columns of a dataset. Named again, more rows follow.",
 )
+SAMPLES = click.option(
+    "--calibrate",
+    "samples",
+    multiple=True,
+    metavar="[INPUT=|y=]X.npy|X.npz|X.csv",
+    help="Samples that may become known, a batch of rows or more of each input and of the targets (y): bounds that "
+    "cannot be proved rest on them.",
+)
 BATCH, RATE = 128, 0.1
 """Rows of a step and learning rate, unless said otherwise."""
 _OPTIONS = (
@@ -159,14 +167,39 @@ def as_examples(rows: Mapping[str, Any], names: Sequence[str]) -> tuple[dict[str
     Raises:
         UsageError: an input, or the targets, have no rows.
     """
-    target = target_of(names)
-    missing = [target if name == TARGET else name for name in (*names, TARGET) if name not in rows]
-    if missing:
-        what = "the targets have" if missing[0] == target else f"input {shown(missing[0])!r} has"
+    if missing := _missing(rows, names):
         raise UsageError(
-            f"{what} no rows",
-            remedy=f"--data {shown(missing[0])}=OWNER/NAME:COLUMN for rows at the parties, or "
-            f"--input {shown(missing[0])}=FILE for your own",
+            f"{missing[0]} no rows",
+            remedy=f"--data {missing[1]}=OWNER/NAME:COLUMN for rows at the parties, or "
+            f"--input {missing[1]}=FILE for your own",
         )
     found = {name: [*each.parts] if isinstance(each, Rows) else each for name, each in rows.items()}
     return {name: found[name] for name in names}, found[TARGET]
+
+
+def samples_of(
+    entries: tuple[str, ...], names: Sequence[str], types: Mapping[str, str], told: list[str]
+) -> tuple[dict[str, np.ndarray], np.ndarray] | None:
+    """Return (x, y) of the files that `--calibrate` names, as `cluster.trainer` takes samples; None if it names none.
+
+    Raises:
+        UsageError: an input, or the targets, have none.
+    """
+    if not entries:
+        return None
+    found = own_rows(entries, names, types, told)
+    if missing := _missing(found, names):
+        raise UsageError(
+            f"{missing[0]} no samples, and others have",
+            remedy=f"add --calibrate {missing[1]}=FILE, of as many rows",
+        )
+    return {name: found[name] for name in names}, found[TARGET]
+
+
+def _missing(rows: Mapping[str, Any], names: Sequence[str]) -> tuple[str, str] | None:
+    """Return (what has no rows, its name in an option) of the first input that has none."""
+    target = target_of(names)
+    for name in (*names, TARGET):
+        if name not in rows:
+            return (f"input {shown(name)!r} has", shown(name)) if name != TARGET else ("the targets have", target)
+    return None

@@ -234,6 +234,7 @@ def test_what_a_refused_training_is_shown_with_can_be_typed(town: Town) -> None:
         ((*OWN, "--save", "w.csv"), 2, "w.npz"),
         ((*OWN, "--list", "l.json"), 2, "nobody has to grant"),
         ((*OWN, "--frozen", "w9"), 5, "its weights are"),
+        ((*OWN, "--calibrate", "x.npy"), 2, "add --calibrate y=FILE"),
     ],
     ids=str,
 )
@@ -249,6 +250,19 @@ def test_a_cluster_of_its_own_keeps_no_model(tmp_path: Path) -> None:
     onnx.save(perceptron((WIDE, CLASSES)), tmp_path / "model.onnx")
     done = mpc_here("train", "model.onnx", "--input", "x.npy", "--parties", 2, folder=tmp_path)
     assert done.returncode == 2 and "--save" in done.stderr
+
+
+def test_a_model_that_no_bound_is_proved_of_trains_on_samples(town: Town) -> None:
+    """The refusal's remedy can be typed, there and where a training is priced."""
+    onnx.save(perceptron((WIDE, 64, 64, 64, 64, CLASSES)), town.folder / "deep.onnx")
+    samples = ("--calibrate", "x.npy", "--calibrate", "y=labels.npy")
+    how = ("deep.onnx", "--batch", 8, "--range", "x=0:1")
+    refused = mpc_here("inspect", "--train", *how, folder=town.folder)
+    assert refused.returncode != 0 and "--calibrate" in refused.stderr
+    priced = mpc_here("inspect", "--train", *how, *samples, "--json", folder=town.folder)
+    assert any("bounds rest on 32 steps" in note for note in json.loads(priced.stdout)["notes"])
+    trained = town.json("lab", "train", *how, "--input", "x.npy", "--input", "y=labels.npy", *samples, "--keep", "deep")
+    assert any("bounds rest on 32 steps" in note for note in trained["notes"])
 
 
 def test_a_table_is_a_column_of_classes(town: Town) -> None:

@@ -44,7 +44,7 @@ _NEAR = 4
 """A value that was shortened to so many bits more is taken as it is then, and not shortened once more."""
 SMALLER = (
     "declare a smaller input range (--range NAME=LOW:HIGH), or give samples of the input to bound it by "
-    "(--calibrate X.npy, in Python samples={...})"
+    "(--calibrate X.npy, in Python samples=...)"
 )
 SERIES_SCALE_BITS = 44
 """Fractional bits of a series' argument."""
