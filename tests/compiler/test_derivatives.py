@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpc.compiler.functions import FUNCTIONS
-from mpc.compiler.graph.attributes import Columns, Maximum, Rectified, Round, Weigh
+from mpc.compiler.graph.attributes import Columns, Fit, Lowest, Maximum, Rectified, Round, Weigh
 from mpc.compiler.graph.emitter import Emitter
 from mpc.compiler.graph.evaluate import evaluate
 from mpc.compiler.graph.graph import Graph, GraphInput, GraphOutput, Origin
@@ -168,36 +168,73 @@ def test_a_relu_passes_gradients_from_zero_on_and_not_beyond_its_ceiling() -> No
     np.testing.assert_array_equal(trained.gradients(["x"])["x"], trained.feeds["g"] * [0, 1, 1, 0, 0])
 
 
-@examples(40)
+LAYERS = (
+    "dense", "smooth", "relu", "gate", "skip", "pool", "mean", "conv", "turned", "joined", "weighed", "units", "padded",
+)  # fmt: skip
+SMOOTH = ("tanh", "sigmoid", "softplus", "gelu", "silu", "mish", "erf", "atan", "asinh", "sin", "cos")
+
+
+@examples(80)
 @given(data=st.data())
 def test_random_graphs(data: st.DataObject) -> None:
     """Chains and diamonds of layers, their parameters among the inputs: values that are read twice add up."""
     seed, layers = data.draw(st.integers(0, 1 << 20)), data.draw(st.integers(1, 4))
-    kinds = [
-        data.draw(st.sampled_from(["dense", "smooth", "relu", "gate", "skip", "pool", "mean"])) for _ in range(layers)
-    ]
+    trained, names = _random([data.draw(st.sampled_from(LAYERS)) for _ in range(layers)], seed)
+    hold(trained, *names)
+
+
+def test_random_graphs_have_every_row_of_the_table() -> None:
+    """But for those that are refused, or behind which nothing learns."""
+    trained, _ = _random(LAYERS, 1)
+    refused = {"step", "argmax", "whole"}
+    assert {node.op for node in trained.graph.nodes} == DERIVATIVES.keys() - refused
+
+
+def _random(kinds: Sequence[str], seed: int) -> tuple[Trained, list[str]]:
+    """A graph of these layers, and the names of its inputs."""
     rng = np.random.default_rng(seed)
     arrays: Arrays = {"x": rng.standard_normal((3, 4))}
     for number, kind in enumerate(kinds):
         if kind in ("dense", "gate"):
             arrays[f"w{number}"] = rng.standard_normal((4, 4)) / 2
             arrays[f"b{number}"] = rng.standard_normal(4)
+        if kind == "conv":
+            arrays[f"k{number}"] = rng.standard_normal((2, 1, 2, 2)) / 2
+    smooth = rng.choice(SMOOTH, len(kinds))
 
     def write(e: Emitter) -> str:
         h = "x"
         for number, kind in enumerate(kinds):
-            h = _layer(e, h, number, kind)
+            h = _layer(e, h, number, kind, str(smooth[number]))
         return h
 
-    hold(Trained(arrays, write), *arrays)
+    return Trained(arrays, write), [*arrays]
 
 
-def _layer(e: Emitter, h: str, number: int, kind: str) -> str:
+def _layer(e: Emitter, h: str, number: int, kind: str, smooth: str) -> str:
+    if kind == "conv":
+        sliding = Windows(kernel=(2, 2), strides=(1, 2), dilations=(1, 1), pads=((0, 1), (1, 1)), groups=1)
+        seen = e.convolve_secrets(e.reshape(h, (3, 1, 2, 2)), f"k{number}", sliding)
+        return e.take(e.reshape(seen, (3, 8)), 1, (0, 3, 5, 6))
+    if kind == "turned":
+        return e.transpose(e.reshape(e.transpose(h, (1, 0)), (4, 3)), (1, 0))
+    if kind == "joined":
+        return e.take(e.concat((h, e.scale(h, 0.5), h), 1), 1, (1, 7, 4, 10))
+    if kind == "weighed":
+        return e.emit("weigh", (h,), None, e.shapes[h], Weigh(axis=1, factors=(1.0, 0.5, -1.0, 2.0)))
+    if kind == "units":
+        units = Columns(weight=np.array([[1.0, 2.0, 0.5, 1.0]]), bias=np.ones((1, 4)))
+        held = e.emit("fit", (h,), None, e.shapes[h], Fit(ends=(-1e3, 1e3), outside="a test"))
+        return e.emit("columns", (e.emit("round", (held,), None, e.shapes[h], Round()),), None, e.shapes[h], units)
+    if kind == "padded":
+        padded = e.reshape(e.take(h, 1, (0, 1, -1, 2, 3, -1, 1, 2, -1, 3, 0, -1)), (3, 4, 3))
+        where = np.broadcast_to(np.array([False, False, True]), (3, 4, 3))
+        return e.reshape(e.maximum(e.emit("lowest", (padded,), None, (3, 4, 3), Lowest(where=where))), (3, 4))
     if kind in ("dense", "gate"):
         z = e.sum((e.matmul(h, f"w{number}"), f"b{number}"), (1.0, 1.0))
         return z if kind == "dense" else e.multiply(z, e.function("sigmoid", h))
     if kind == "smooth":
-        return e.function("tanh", h)
+        return e.function(smooth, h)
     if kind == "relu":
         return e.relu(h)
     if kind == "skip":
