@@ -14,6 +14,7 @@ from mpc.errors import ModelError
 from tests.support.graphs import node, save_model
 from tests.support.models import clear, encrypted, plaintext
 
+RNG = np.random.default_rng(5)
 _LARGEST = 5
 """Of 200 rows the one that is off by most, in units of what is expected: 2.0 to 4.1 in a dozen draws."""
 ROWS = 200
@@ -118,3 +119,17 @@ def test_no_rounding_of_a_hard_swish_is_multiplied_by_its_argument(reach: float,
     rows = np.concatenate([np.linspace(-reach, reach, 300), np.linspace(-6, 6, 300), ends])[:, None].repeat(4, 1)
     found, expected = clear(made, rows.astype(np.float32)), plaintext(path, {"x": rows.astype(np.float32)})[0]
     assert np.abs(found - expected).max() < 1e-3 + 2.0**-20 * reach
+
+
+@pytest.mark.parametrize("operator", ["Sin", "Cos"])
+@pytest.mark.parametrize("ends", [(-0.5, 0.5), (-8.0, 8.0), (-32.0, 32.0), (-200.0, 200.0), (500.0, 1000.0)])
+def test_waves_of_any_number_of_turns(operator: str, ends: tuple[float, float], tmp_path: Path) -> None:
+    """A wave is its own series, of one term: fitted ones have dozens, and none reaches over a hundred turns."""
+    path = save_model(tmp_path, [node(operator, ["x"], ["y"])])
+    made = compile_model(path, {"x": ends})
+    [gate] = [gate for gate in made.plan.online if gate.kind == "fourier"]
+    assert gate.terms == 1
+    rows = np.concatenate([RNG.uniform(*ends, (300, 4)), np.array(ends)[:, None].repeat(4, 1)]).astype(np.float32)
+    expected = getattr(np, operator.lower())(rows.astype(np.float64))
+    assert np.abs(clear(made, rows) - expected).max() < 1.5e-5
+    assert made.errors["y"] < 5e-6

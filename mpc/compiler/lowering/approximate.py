@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -36,6 +36,12 @@ _SLACK = 2.0**-8
 _EXPONENT_REACH = 14.0
 _SMALL_EXPONENT = 3.0
 _ROOT_FRACTION = 20
+_WAVES = {"sin": (0.0, 1.0), "cos": (1.0, 0.0)}
+"""What is in a function of cosine and sine."""
+_PHASE = 2.0**-18
+"""What an argument of a wave may be out of phase by, in radians."""
+_FINEST_WAVE, _COARSEST_WAVE = 30, 16
+"""Fractional bits of a long argument that is shortened for that."""
 _DEEPEST_WHOLE = 24
 """Bits of a coarse argument, whole numbers say, that has room for fractional bits."""
 
@@ -77,6 +83,9 @@ def apply(state: Lowering, x: Value, name: str, parameters: Mapping[str, float],
         )
     if name == "exp" and high > _SMALL_EXPONENT and high - low > 2 * _SMALL_EXPONENT:
         return _squared(state, x)
+    turn = _turned(x) if name in _WAVES else None
+    if turn is not None and turn.fraction is None:
+        return _wave(state, x, name, function, turn, finest)
     if piecewise.has_pieces(function, low, high) and (function.lined or not finest):
         x = _readable(state, x)
         tolerance = _PIECES_TOLERANCE * max(1.0, function.high if function.lined else 1.0)
@@ -92,6 +101,8 @@ def apply(state: Lowering, x: Value, name: str, parameters: Mapping[str, float],
             return evaluate(state, u, inner, series, normalise.INSIDE, bits, outside)
 
         return normalise.apply(state, x, name, settings, on_octave, bottom, least)
+    if scaled > TOLERANCE and turn is not None:
+        return _wave(state, x, name, function, turn, finest)
     if scaled > _ACCEPTABLE:
         raise state.origin.refuse(
             f"its argument lies in {low:.3g}:{high:.3g}, too wide an interval to approximate it on",
@@ -99,6 +110,43 @@ def apply(state: Lowering, x: Value, name: str, parameters: Mapping[str, float],
         )
     outside = least < inside[0] != function.low  # it counts as more than it can be
     return evaluate(state, x, function, series, inside, 40 if finest else 34, outside)
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """An integer factor that makes a turn of an argument so many units, a power of two.
+
+    Args:
+        fraction: fractional bits of the argument, which takes a truncation; None if it stays as it is.
+    """
+
+    factor: int
+    window: int
+    fraction: int | None
+
+
+def _turned(x: Value) -> _Turn | None:
+    """Find one that puts no argument out of phase by more than `_PHASE`; None if there is no room."""
+    reach = max(map(abs, x.coarse))
+    for fraction in (None, *range(min(log2(x.scale) - 1, _FINEST_WAVE), _COARSEST_WAVE - 1, -1)):
+        shift = 0 if fraction is None else log2(x.scale) - fraction
+        turn, bits = 2 * math.pi * float(x.scale / (1 << shift)), x.wire.bits - shift
+        for window in range(tables.ANGLE_BITS, tables.MOST_WINDOW + 1):
+            factor = round(2.0**window / turn)
+            if bits + factor.bit_length() > _SERIES_BITS + 5:
+                break
+            if factor and abs(factor * turn / 2.0**window - 1) * reach <= _PHASE:
+                return _Turn(factor, window, fraction)
+    return None
+
+
+def _wave(state: Lowering, x: Value, name: str, function: Function, turn: _Turn, finest: bool) -> Value:
+    """Return a sine or cosine: a series of itself alone, however many turns its argument's interval has."""
+    if turn.fraction is not None:
+        x = state.shorten(x, turn.fraction)
+    cosine, sine = _WAVES[name]
+    series = Series(2 * math.pi, 0.0, np.array([cosine]), np.array([sine]), _PHASE)
+    return evaluate(state, x, function, series, x.coarse, 40 if finest else 34, True, (turn.factor, turn.window))
 
 
 def _squared(state: Lowering, x: Value) -> Value:
@@ -150,15 +198,17 @@ def evaluate(
     inside: tuple[float, float],
     bits: int,
     outside: bool = False,
+    turn: tuple[int, int] | None = None,
 ) -> Value:
     """Evaluate the series on x, clamped where x reaches outside.
 
     Args:
         outside: x can leave the fitted interval where nothing is clamped: there the series means nothing, but stays
             between its own ends.
+        turn: (factor, window) of x for a period that `fit` has not chosen.
     """
-    x = _readable(state, x)
-    factor, window = turns(x.scale, series.period)
+    x = _readable(state, x) if turn is None else x
+    factor, window = turns(x.scale, series.period) if turn is None else turn
     if factor > 1:
         x = state.combine([x], [factor], x.shape, x.scale * factor)
     low, high = x.coarse
