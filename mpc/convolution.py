@@ -23,12 +23,15 @@ import numpy as np
 from mpc import field as fp
 from mpc import kernels
 from mpc.encoding import view_words
+from mpc.kernels import cores
 from mpc.windows import Windows, blocks
 
 BLOCK_BYTES = 3 << 20
 """Of the limbs of patches at one time, or of their products: they stay in a core's cache."""
 POINT_BYTES = 6 << 20
 """Of results at the points of tiles at one time."""
+_SPLITTING = 20
+"""Taking an element apart takes about as long as so many products."""
 TILE = 8
 FEWEST_TILES = 32
 FEWEST_FILTERS = 8
@@ -127,6 +130,11 @@ def convolve(x: np.ndarray, filters: Filters, offset: np.ndarray | None = None) 
     return out
 
 
+def _sharing() -> int:
+    """Among how many threads the bytes of blocks are divided: up to four, since BLAS is slow on little."""
+    return min(cores.threads(), 4)
+
+
 # ------------------------------------------------------------------- patches
 
 
@@ -134,14 +142,16 @@ def _by_patches(x: np.ndarray, right: np.ndarray, windows: Windows, base: np.nda
     """Products of filters' limbs with the patches of a few images, or of a few windows of one, at a time."""
     positions = out.shape[2:]
     _, groups, per_group, inner = right.shape
-    most = max(1, BLOCK_BYTES // (48 * groups * max(inner, per_group)))
+    most = max(1, BLOCK_BYTES // _sharing() // (48 * groups * max(inner, per_group)))
     images = max(1, min(x.shape[0], most // prod(positions)))
     size = images * min(prod(positions), most)
-    split = np.empty(6 * groups * inner * size, dtype=np.float64)
-    products = np.empty(6 * groups * per_group * size, dtype=np.float64)
-    for start in range(0, x.shape[0], images):
-        some = x[start : start + images]
-        for block in blocks(positions, most):
+    parts = [(start, block) for start in range(0, x.shape[0], images) for block in blocks(positions, most)]
+
+    def some_parts(begin: int, end: int) -> None:
+        split = np.empty(6 * groups * inner * size, dtype=np.float64)
+        products = np.empty(6 * groups * per_group * size, dtype=np.float64)
+        for start, block in parts[begin:end]:
+            some = x[start : start + images]
             place = (slice(start, start + images), slice(None), *block)
             columns = _columns(some, windows, block, groups, split)
             found = products[: 6 * groups * per_group * columns.shape[-1]].reshape(6, groups, per_group, -1)
@@ -152,6 +162,9 @@ def _by_patches(x: np.ndarray, right: np.ndarray, windows: Windows, base: np.nda
                 sums = added.reshape(len(some), groups * per_group, -1)
                 kernels.recombine_images(found.reshape(6, groups * per_group, -1), sums)
             out[place] = added
+
+    each = x.shape[0] * groups * inner * (per_group + _SPLITTING) * prod(positions) // max(1, len(parts))
+    cores.in_blocks(some_parts, len(parts), fp.NANOSECONDS_A_PRODUCT * each, 1)
 
 
 def _one_by_one(x: np.ndarray, filters: Filters, base: np.ndarray, out: np.ndarray) -> None:
@@ -189,19 +202,24 @@ def _by_tiles(x: np.ndarray, filters: Filters, counts: tuple[int, int], out: np.
     high, wide = (TILE + 1 - k for k in filters.windows.kernel)
     top, left = (before for before, _ in filters.windows.pads)
     each = TILE * TILE * down * across
-    images = max(1, min(x.shape[0], POINT_BYTES // (8 * each * max(o, c))))
-    inputs, results = (np.empty(n * each * images, dtype=np.uint64) for n in (c, o))
-    for start in range(0, x.shape[0], images):
-        chosen = slice(start, start + images)
-        count = len(x[chosen]) * down * across
-        data, at_points = (
-            room[: n * TILE * TILE * count].reshape(TILE, TILE, -1) for room, n in ((inputs, c), (results, o))
-        )
-        kernels.gather_tiles(x[chosen], top, left, high, wide, down, across, data)
-        kernels.tiles_to_points(data)
-        _multiply_points(data.reshape(-1, c, count), points, at_points.reshape(-1, o, count))
-        kernels.points_to_tiles(at_points, high, wide)
-        kernels.scatter_tiles(at_points, high, wide, down, across, out[chosen])
+    images = max(1, min(x.shape[0], POINT_BYTES // _sharing() // (8 * each * max(o, c))))
+
+    def some_images(begin: int, end: int) -> None:
+        inputs, results = (np.empty(n * each * images, dtype=np.uint64) for n in (c, o))
+        for start in range(begin * images, min(end * images, x.shape[0]), images):
+            chosen = slice(start, start + images)
+            count = len(x[chosen]) * down * across
+            data, at_points = (
+                room[: n * TILE * TILE * count].reshape(TILE, TILE, -1) for room, n in ((inputs, c), (results, o))
+            )
+            kernels.gather_tiles(x[chosen], top, left, high, wide, down, across, data)
+            kernels.tiles_to_points(data)
+            _multiply_points(data.reshape(-1, c, count), points, at_points.reshape(-1, o, count))
+            kernels.points_to_tiles(at_points, high, wide)
+            kernels.scatter_tiles(at_points, high, wide, down, across, out[chosen])
+
+    cost = images * each * (c * o * fp.NANOSECONDS_A_PRODUCT + c + o)
+    cores.in_blocks(some_images, -(-x.shape[0] // images), cost, 1)
 
 
 def _multiply_points(data: np.ndarray, points: np.ndarray, out: np.ndarray) -> None:
@@ -209,15 +227,30 @@ def _multiply_points(data: np.ndarray, points: np.ndarray, out: np.ndarray) -> N
     if data.shape[1] <= _THIN:
         kernels.multiply_points(points, data, out)
         return
-    products, right, left = (
-        np.empty((6, *shape), dtype=np.float64) for shape in (out.shape[1:], data.shape[1:], points.shape[1:])
-    )
     zero = fp.zeros(out[0].size)
-    for channels, filters, found in zip(data, points, out, strict=True):
+
+    def some_points(start: int, stop: int) -> None:
+        products, right, left = (
+            np.empty((6, *shape), dtype=np.float64) for shape in (out.shape[1:], data.shape[1:], points.shape[1:])
+        )
+        for place in range(start, stop):
+            multiply(data[place], points[place], out[place], products, right, left)
+
+    def multiply(
+        channels: np.ndarray,
+        filters: np.ndarray,
+        found: np.ndarray,
+        products: np.ndarray,
+        right: np.ndarray,
+        left: np.ndarray,
+    ) -> None:
         kernels.split_limbs(channels.reshape(-1), right.reshape(6, -1))
         kernels.split_limbs(filters.reshape(-1), left.reshape(6, -1))
         np.matmul(left, right, out=products)
         kernels.recombine(products.reshape(6, -1), zero, found.reshape(-1))
+
+    cost = fp.NANOSECONDS_A_PRODUCT * data[0].size * out.shape[1]
+    cores.in_blocks(some_points, len(data), cost, 1)
 
 
 @cache

@@ -16,6 +16,7 @@ from functools import cached_property
 import numpy as np
 
 from mpc import kernels
+from mpc.kernels import cores
 
 BITS = 61
 P = (1 << BITS) - 1
@@ -25,6 +26,10 @@ LIMB_BYTES = 16 << 20
 """Bytes of a right operand's limbs that are made at one time, if they are not kept."""
 KEPT_BYTES = 64 << 20
 """Bytes of limbs that a session keeps, of the first weights that fit: split anew they would slow small models down."""
+NANOSECONDS_A_PRODUCT = 0.3
+"""About what a product of two elements takes by limbs: six products of floating-point numbers."""
+_FEWEST_ROWS, _FEWEST_COLUMNS = 8, 32
+"""By whose multiples blocks begin: on fewer BLAS would be slow."""
 FEWER_PRODUCTS = 5
 """The most digits that take less time than the six products of limbs."""
 THIN_ROWS = 6
@@ -193,8 +198,13 @@ class Small:
         digits = np.empty((count * m, k), dtype=np.float64)
         kernels.split_digits(np.ascontiguousarray(a).reshape(-1), self.width, digits.reshape(count, -1))
         out = np.empty((m, n), dtype=np.uint64)
-        products = (digits @ self.matrix).reshape(count, -1)
-        kernels.join_digits(products, self.width, offset.reshape(-1), out.reshape(-1))
+        products = np.empty((count * m, n), dtype=np.float64)
+
+        def multiply(start: int, stop: int) -> None:
+            np.matmul(digits[start:stop], self.matrix, out=products[start:stop])
+
+        cores.in_blocks(multiply, count * m, NANOSECONDS_A_PRODUCT / 6 * k * n, _FEWEST_ROWS)
+        kernels.join_digits(products.reshape(count, -1), self.width, offset.reshape(-1), out.reshape(-1))
         return out
 
 
@@ -240,16 +250,37 @@ def matmul(a: np.ndarray, b: np.ndarray | Operand, offset: np.ndarray | None = N
 
 
 def _by_limbs(left: np.ndarray, right: Operand, base: np.ndarray, out: np.ndarray) -> None:
-    """Compute out = base + left @ right: left (6, m, k) limbs, base and out (m, n)."""
-    k, n = left.shape[2], out.shape[1]
+    """Compute out = base + left @ right: left (6, m, k) limbs, base and out (m, n).
+
+    Blocks of columns are computed at one time, and so are blocks of rows where there are few columns.
+    """
+    _, m, k = left.shape
+    n = out.shape[1]
+    if m > n and right.kept is not None:
+
+        def some_rows(start: int, stop: int) -> None:
+            _some_columns(left[:, start:stop], right, base[start:stop], out[start:stop], 0, n)
+
+        cores.in_blocks(some_rows, m, NANOSECONDS_A_PRODUCT * k * n, _FEWEST_ROWS)
+        return
+
+    def some_columns(start: int, stop: int) -> None:
+        _some_columns(left, right, base, out, start, stop)
+
+    cores.in_blocks(some_columns, n, NANOSECONDS_A_PRODUCT * k * m, _FEWEST_COLUMNS)
+
+
+def _some_columns(left: np.ndarray, right: Operand, base: np.ndarray, out: np.ndarray, start: int, stop: int) -> None:
+    """Compute columns of a product from start to stop; the right operand's limbs are kept, or made in parts."""
+    k, n = left.shape[2], stop - start
     most, inner = _parts(k, n, whole=right.kept is not None)
-    for first in range(0, n, most):
-        columns = slice(first, min(first + most, n))
+    for first in range(start, stop, most):
+        columns = slice(first, min(first + most, stop))
         sums = np.ascontiguousarray(base[:, columns])
-        result = out if most >= n else np.empty(sums.shape, dtype=np.uint64)
+        result = out if n == out.shape[1] <= most else np.empty(sums.shape, dtype=np.uint64)
         products = np.empty((6, *sums.shape), dtype=np.float64)
-        for start in range(0, k, inner):
-            rows = slice(start, min(start + inner, k))
+        for row in range(0, k, inner):
+            rows = slice(row, min(row + inner, k))
             split = limbs(right.values[rows, columns]) if right.kept is None else right.kept[:, rows, columns]
             np.matmul(left[:, :, rows], split, out=products)
             kernels.recombine(products.reshape(6, -1), sums.reshape(-1), result.reshape(-1))
@@ -259,12 +290,13 @@ def _by_limbs(left: np.ndarray, right: Operand, base: np.ndarray, out: np.ndarra
 
 
 def _parts(k: int, n: int, whole: bool) -> tuple[int, int]:
-    """(columns, rows) of the parts in which a right operand (k, n) is multiplied, of whose limbs `LIMB_BYTES` hold one.
+    """(columns, rows) of the parts in which a right operand (k, n) is multiplied, of whose limbs `LIMB_BYTES` hold one
+    a thread.
 
     Each part of the columns takes the left operand apart once more, each of the rows puts results together once more:
     so the longer side is cut.
     """
-    inner, elements = max(1, min(k, MAX_INNER)), max(1, LIMB_BYTES // limb_bytes(()))
+    inner, elements = max(1, min(k, MAX_INNER)), max(1, LIMB_BYTES // limb_bytes(()) // cores.threads())
     if whole or k * n <= elements:
         return max(n, 1), inner
     columns = min(n, max(1, elements // (inner if n > k else 64)))
@@ -290,8 +322,9 @@ def _stacked(a: np.ndarray, b: np.ndarray | Operand, offset: np.ndarray | None) 
     left = np.broadcast_to(a, (*lead, m, k))
     out = np.empty((*lead, m, n), dtype=np.uint64)
     offsets = None if offset is None else np.broadcast_to(offset, out.shape)
-    outer = len(lead) - rank
-    for place, matrix in right.stack.items():
+    outer, matrices = len(lead) - rank, list(right.stack.items())
+
+    def multiply(place: tuple[int, ...], matrix: Operand) -> None:
         # every left matrix that this right one is broadcast against
         chosen = (slice(None),) * outer + tuple(
             slice(None) if size == 1 else slice(at, at + 1)
@@ -300,4 +333,10 @@ def _stacked(a: np.ndarray, b: np.ndarray | Operand, offset: np.ndarray | None) 
         rows = left[chosen]
         base = None if offsets is None else offsets[chosen].reshape(-1, n)
         out[chosen] = matmul(rows.reshape(-1, k), matrix, base).reshape(*rows.shape[:-1], n)
+
+    def some(start: int, stop: int) -> None:
+        for each in matrices[start:stop]:
+            multiply(*each)
+
+    cores.in_blocks(some, len(matrices), NANOSECONDS_A_PRODUCT * out.size * k / max(1, len(matrices)), 1)
     return out

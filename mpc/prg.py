@@ -10,6 +10,7 @@ but the positions of what follows do not shift).
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,11 +19,14 @@ from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algori
 from mpc import kernels
 from mpc.encoding import Part, canonical, digest, word_type
 from mpc.errors import EntropyError, ReuseError
+from mpc.kernels import cores
 
 SEED_BYTES = 32
 _ZEROS = bytes(1 << 20)
 _AES_BLOCK = 16
 _BLOCK_WORDS = 2
+_NANOSECONDS_A_BYTE = 0.3
+"""Of expanding, with what memory costs."""
 _PLACES = 1 << 15
 """Words that are looked up at one time: what is done for each is more than calling for them, and memory stays small."""
 
@@ -48,10 +52,14 @@ class Seed:
         return digest("mpc/v1/seed-commitment", self.secret)
 
 
-def _fill(seed: Seed, kind: str, view: memoryview, block: int = 0) -> None:
+def _key(seed: Seed, kind: str) -> algorithms.AES:
+    """The key of a stream."""
+    return algorithms.AES(seed.derive("aes", kind).secret)
+
+
+def _fill(key: algorithms.AES, view: memoryview, block: int = 0) -> None:
     """Write AES-256-CTR's stream over the bytes, from one of its blocks of 16 bytes on."""
-    counter = modes.CTR(block.to_bytes(16, "big"))
-    _encrypt_zeros(Cipher(algorithms.AES(seed.derive("aes", kind).secret), counter).encryptor(), view)
+    _encrypt_zeros(Cipher(key, modes.CTR(block.to_bytes(_AES_BLOCK, "big"))).encryptor(), view)
 
 
 def _encrypt_zeros(cipher: CipherContext, view: memoryview) -> None:
@@ -62,19 +70,37 @@ def _encrypt_zeros(cipher: CipherContext, view: memoryview) -> None:
             raise EntropyError("AES returned less than was asked for")
 
 
-def _stream(seed: Seed, kind: str, shape: tuple[int, ...], word: np.dtype, out: np.ndarray | None) -> np.ndarray:
-    """Words of the stream; in `out`, contiguous and of this shape and type, or in a fresh array."""
+def _stream(
+    seed: Seed,
+    kind: str,
+    shape: tuple[int, ...],
+    word: np.dtype,
+    out: np.ndarray | None,
+    finish: Callable[[np.ndarray, int], object],
+) -> np.ndarray:
+    """Words of the stream; in `out`, contiguous and of this shape and type, or in a fresh array.
+
+    Blocks of words are made at one time (`mpc.kernels.cores`): a block of AES is a function of its number alone.
+
+    Args:
+        finish: given words in a row, and the place of the first, changes them into what is drawn.
+    """
     out = np.empty(shape, dtype=word) if out is None else out
-    if out.size:
-        _fill(seed, kind, out.reshape(-1).data.cast("B"))
+    flat, key = out.reshape(-1), _key(seed, kind)
+
+    def fill(start: int, stop: int) -> None:
+        words = flat[start:stop]
+        _fill(key, words.data.cast("B"), start * word.itemsize // _AES_BLOCK)
+        finish(words, start)
+
+    if flat.size:
+        cores.in_blocks(fill, flat.size, _NANOSECONDS_A_BYTE * word.itemsize)
     return out
 
 
 def expand_field(seed: Seed, shape: tuple[int, ...], out: np.ndarray | None = None) -> np.ndarray:
     """Draw uniform elements of F_p, in `out` if it is given."""
-    words = _stream(seed, "field", shape, np.dtype("<u8"), out)
-    reject(words.reshape(-1), seed)
-    return words
+    return _stream(seed, "field", shape, np.dtype("<u8"), out, lambda words, first: reject(words, seed, first))
 
 
 def expand_field_part(seed: Seed, start: int, count: int) -> np.ndarray:
@@ -82,7 +108,7 @@ def expand_field_part(seed: Seed, start: int, count: int) -> np.ndarray:
     first = start - start % 2  # a block of AES has two words
     words = np.empty(start - first + count, dtype="<u8")
     if count:
-        _fill(seed, "field", words.data.cast("B"), first // 2)
+        _fill(_key(seed, "field"), words.data.cast("B"), first // _BLOCK_WORDS)
     return reject(words, seed, first)[start - first :]
 
 
@@ -92,7 +118,8 @@ def reject(words: np.ndarray, seed: Seed, first: int = 0) -> np.ndarray:
         for index in np.flatnonzero(words == kernels.P):
             attempt = 0
             while words[index] == kernels.P:
-                redraw = _stream(seed, f"field/redraw/{first + index}/{attempt}", (1,), words.dtype, None)
+                redraw = np.empty(1, dtype=words.dtype)
+                _fill(_key(seed, f"field/redraw/{first + index}/{attempt}"), redraw.data.cast("B"))
                 words[index] = redraw[0] & kernels.P
                 attempt += 1
     return words
@@ -101,21 +128,21 @@ def reject(words: np.ndarray, seed: Seed, first: int = 0) -> np.ndarray:
 def expand_words(seed: Seed, shape: tuple[int, ...], width: int, out: np.ndarray | None = None) -> np.ndarray:
     """Draw uniform words of `width` bits, in the smallest unsigned type that holds them; in `out` if it is given."""
     kind = word_type(width)
-    values = _stream(seed, f"words/{width}", shape, kind, out)
-    if width < 8 * kind.itemsize:
-        values &= kind.type((1 << width) - 1)
-    return values
+
+    def finish(words: np.ndarray, _: int) -> None:
+        if width < 8 * kind.itemsize:
+            words &= kind.type((1 << width) - 1)
+
+    return _stream(seed, f"words/{width}", shape, kind, out, finish)
 
 
 class WordStream:
-    """Words of 64 bits that `expand_words` makes of a seed, some of them at a time: the key is made once."""
+    """Words of 64 bits that `expand_words` makes of a seed, some of them at a time.  Thread-safe."""
 
     __secret__ = True
 
     def __init__(self, seed: Seed) -> None:
-        key = algorithms.AES(seed.derive("aes", "words/64").secret)
-        self._counter = Cipher(key, modes.CTR(bytes(_AES_BLOCK))).encryptor()
-        self._block = Cipher(key, modes.ECB()).encryptor()  # noqa: S305
+        self._aes = _key(seed, "words/64")
 
     def __repr__(self) -> str:
         return "<WordStream>"
@@ -125,8 +152,7 @@ class WordStream:
         first = start - start % _BLOCK_WORDS
         words = np.empty(stop - first, dtype=np.uint64)
         if words.size:
-            self._counter.reset_nonce((first // _BLOCK_WORDS).to_bytes(_AES_BLOCK, "big"))
-            _encrypt_zeros(self._counter, words.data.cast("B"))
+            _fill(self._aes, words.data.cast("B"), first // _BLOCK_WORDS)
         return words[start - first :]
 
     def at(self, places: np.ndarray) -> np.ndarray:
@@ -136,13 +162,13 @@ class WordStream:
         places.
         """
         flat = np.ascontiguousarray(places, dtype=np.int64).reshape(-1)
-        out = np.empty(flat.size, dtype=np.uint64)
+        out, cipher = np.empty(flat.size, dtype=np.uint64), Cipher(self._aes, modes.ECB()).encryptor()  # noqa: S305
         numbers, room = (np.empty((min(_PLACES, flat.size) + more, 2), dtype=np.uint64) for more in (0, 1))
         for start in range(0, flat.size, _PLACES):
             part = flat[start : start + _PLACES]
             kernels.number_blocks(part, numbers)
             # the library asks for the rest of a block more
-            if self._block.update_into(numbers[: part.size].data.cast("B"), room.data.cast("B")) != 16 * part.size:
+            if cipher.update_into(numbers[: part.size].data.cast("B"), room.data.cast("B")) != 16 * part.size:
                 raise EntropyError("AES returned less than was asked for")
             kernels.pick_words(room, part, out[start : start + _PLACES])
         return out.reshape(places.shape)

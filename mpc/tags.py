@@ -9,9 +9,10 @@ Smart, Zakarias 2012; for bits the global keys of TinyOT: Nielsen, Nordholt, Orl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from mpc.comparison import Comparison
 from mpc.conjunction import Nodes
 from mpc.encoding import view_words
 from mpc.errors import LocalProtocolError
+from mpc.kernels import cores
 from mpc.prg import Draws, Seed, expand_field, expand_words
 from mpc.shares import WHOLE, BitShare, Lane, Pairs
 
@@ -54,7 +56,10 @@ class Key:
 
 
 WINDOW = 1 << 13
-"""Elements whose words are there at one time; those of a comparison take up to some kilobytes."""
+"""Elements whose words are there at one time, of all threads; those of a comparison take up to some kilobytes."""
+NANOSECONDS_A_WORD = 5.0
+"""Of expanding a word and adding it up."""
+T = TypeVar("T")
 Places = Callable[[np.ndarray], np.ndarray]
 Part = Callable[[int, int], np.ndarray]
 Leaves = Callable[[int, int], tuple[np.ndarray, np.ndarray, np.ndarray]]
@@ -94,9 +99,15 @@ class BitTags(BitShare):
 
     def fold(self, opened: np.ndarray, one: np.uint64, coins: WordCoins, sums: np.ndarray) -> None:
         """Add to sums (1,) each tag xor its opened bit times `one`, times its coins; opened (elements,) uint64."""
-        for start, stop in windows(0, opened.size):
-            words = view_words(self.part(start * self.width, stop * self.width).reshape(-1, self.width))
-            kernels.fold_words(words, opened[start:stop], one, coins.columns, coins.rows(start, stop), sums)
+
+        def fold(start: int, stop: int) -> np.ndarray:
+            words, found = self.part(start * self.width, stop * self.width), np.zeros_like(sums)
+            rows = view_words(words.reshape(-1, self.width))
+            kernels.fold_words(rows, opened[start:stop], one, coins.columns, coins.rows(start, stop), found)
+            return found
+
+        for found in in_windows(fold, opened.size, NANOSECONDS_A_WORD * self.width):
+            sums ^= found
 
 
 class SparseTags(BitTags):
@@ -184,9 +195,14 @@ class LeafTags(SparseTags):
         """
         leaves, (mask, selector) = self._looked_up[1], self._masks
         selected = np.empty(opened.size, dtype=np.uint64)
-        for start, stop in windows(0, opened.size):
-            part, drawn = slice(start, stop), (coins.columns, coins.rows(start, stop))
-            kernels.fold_leaves(*leaves(start, stop), opened[part], one, *drawn, selector, selected[part], sums)
+
+        def fold(start: int, stop: int) -> np.ndarray:
+            part, drawn, found = slice(start, stop), (coins.columns, coins.rows(start, stop)), np.zeros_like(sums)
+            kernels.fold_leaves(*leaves(start, stop), opened[part], one, *drawn, selector, selected[part], found)
+            return found
+
+        for found in in_windows(fold, opened.size, NANOSECONDS_A_WORD * self.width):
+            sums ^= found
         if isinstance(mask, SparseTags):
             mask.keep_selected(selected)
 
@@ -234,7 +250,8 @@ class TagLane(Lane):
         out, (of_mask, of_node) = np.empty(opened.shape, dtype=np.uint64), comparison.selectors.words
         constant, products, width = comparison.selectors.constant, comparison.node_words, comparison.mask_width
         selected = mask.take_selected() if isinstance(mask, SparseTags) else None
-        for start, stop in windows(0, opened.size):
+
+        def resolve(start: int, stop: int) -> None:
             part = slice(start, stop)
             if selected is None:
                 masks = np.empty(stop - start, dtype=np.uint64)
@@ -244,6 +261,8 @@ class TagLane(Lane):
                 masks = selected[part]
             nodes = view_words(tags(node).part(start * products, stop * products).reshape(stop - start, products))
             kernels.resolve_words(opened[part], masks, nodes, of_node, constant, public[part], self.bit_one, out[part])
+
+        in_windows(resolve, opened.size, NANOSECONDS_A_WORD * (width + products))
         return BitTags(out[..., None], 1)
 
     def conjunction(self, nodes: Nodes, opened: np.ndarray, node: BitShare, fresh: BitShare) -> BitShare:
@@ -280,7 +299,21 @@ def tags(bits: BitShare) -> BitTags:
     return bits
 
 
-def windows(start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """Yield the ends of parts of a range, of which a fixed number of words is made at a time."""
-    for one in range(start, stop, WINDOW):
-        yield one, min(one + WINDOW, stop)
+def in_windows(work: Callable[[int, int], T], size: int, nanoseconds: float) -> list[T]:
+    """Call work(start, stop) for parts of 0 .. size, so that a fixed number of words is there at a time.
+
+    Several threads take them (`mpc.kernels.cores`): work writes to places of its own.
+
+    Args:
+        nanoseconds: about what an element takes.
+
+    Returns:
+        The results of all parts, in order.
+    """
+    most = max(1, WINDOW // cores.threads())
+
+    def some(begin: int, end: int) -> list[T]:
+        return [work(start, min(start + most, size)) for start in range(begin * most, min(end * most, size), most)]
+
+    found = cores.in_blocks(some, -(-size // most), nanoseconds * most, 1)
+    return [each for results in found for each in results]

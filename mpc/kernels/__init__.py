@@ -7,12 +7,15 @@ tests/unit/test_constant_time.py holds every one to that, so a new kernel says t
 arguments are secret.  Field elements are canonical ``uint64`` in ``[0, p)``, p = 2^61 - 1; bits
 are ``uint8`` 0 or 1.
 
+Each of them is one loop, on one thread; what has this name here cuts its arrays into blocks, for as many threads as may
+compute (`cores`, `cutting`).
+
 Constants are typed `np.uint64` throughout: numba promotes `uint64 + 0` to float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,25 +28,10 @@ if TYPE_CHECKING:
         mul,
         scale,
         sub,
-        sum_rows,
     )
-    from mpc.kernels.comparing import deal_nodes, deal_thermometers, look_up, resolve_node, resolve_short_node
-    from mpc.kernels.conjunctions import and_nodes, deal_and_nodes
-    from mpc.kernels.products import (
-        dot_rows,
-        join_digits,
-        matmul_thin,
-        multiply_patches,
-        multiply_windows,
-        recombine,
-        recombine_images,
-        split_digits,
-        split_images,
-        split_limbs,
-    )
+    from mpc.kernels.comparing import deal_nodes, resolve_node, resolve_short_node
+    from mpc.kernels.products import dot_rows, multiply_patches, recombine_images, split_images
     from mpc.kernels.scalar import P
-    from mpc.kernels.selecting import choose, deal_selected, offset_columns, select
-    from mpc.kernels.series import add_series, deal_waves
     from mpc.kernels.tagging import (
         and_words,
         dot,
@@ -58,7 +46,30 @@ if TYPE_CHECKING:
         select_words,
         tag_words,
     )
-    from mpc.kernels.tiles import gather_tiles, multiply_points, points_to_tiles, scatter_tiles, tiles_to_points
+
+    Spanned = Callable[..., None]
+    add_series: Spanned
+    and_nodes: Spanned
+    choose: Spanned
+    deal_and_nodes: Spanned
+    deal_selected: Spanned
+    deal_thermometers: Spanned
+    deal_waves: Spanned
+    gather_tiles: Spanned
+    join_digits: Spanned
+    look_up: Spanned
+    matmul_thin: Spanned
+    multiply_points: Spanned
+    multiply_windows: Spanned
+    offset_columns: Spanned
+    points_to_tiles: Spanned
+    recombine: Spanned
+    scatter_tiles: Spanned
+    select: Spanned
+    split_digits: Spanned
+    split_limbs: Spanned
+    sum_rows: Spanned
+    tiles_to_points: Spanned
 
 __all__ = [
     "P",
@@ -161,8 +172,8 @@ def load(unused: Set[str] = frozenset()) -> bool:
     """
     from mpc.kernels import caching
 
-    loops = [_get(name) for name in __all__ if name not in unused | CHECKING]
-    return all(caching.load(loop) for loop in loops if callable(loop))
+    loops = [loop(name) for name in __all__ if name not in unused | CHECKING]
+    return all(caching.load(each) for each in loops if callable(each))
 
 
 def __getattr__(name: str) -> Any:
@@ -172,11 +183,18 @@ def __getattr__(name: str) -> Any:
     return _get(name)
 
 
+def loop(name: str) -> Any:
+    """Return what was compiled of this name, which computes all in one thread; or the constant."""
+    from mpc.kernels import arrays, comparing, conjunctions, products, scalar, selecting, series, tagging, tiles
+
+    modules = (arrays, comparing, conjunctions, products, scalar, selecting, series, tagging, tiles)
+    return next(vars(module)[name] for module in modules if name in vars(module))
+
+
 def _get(name: str) -> Any:
     if name in globals():
         return globals()[name]
-    from mpc.kernels import arrays, comparing, conjunctions, products, scalar, selecting, series, tagging, tiles
+    from mpc.kernels import cutting
 
-    for module in (arrays, comparing, conjunctions, products, scalar, selecting, series, tagging, tiles):
-        globals().update({known: value for known, value in vars(module).items() if known in __all__})
+    globals().update({known: cutting.cut(known, loop(known)) for known in __all__})
     return globals()[name]

@@ -44,14 +44,15 @@ def scale(a: np.ndarray, constant: np.uint64, out: np.ndarray) -> None:
 
 
 @compiled
-def sum_rows(rows: np.ndarray, out: np.ndarray) -> None:
-    """Compute out[i] = sum over j of rows[j, i] mod p."""
-    for i in range(out.size):
-        out[i] = ZERO
+def sum_rows(rows: np.ndarray, out: np.ndarray, start: int, stop: int) -> None:
+    """Compute out[i] = sum over j of rows[j, i] mod p, for i from start to stop."""
+    total = out[start:stop]
+    for i in range(total.size):
+        total[i] = ZERO
     for j in range(rows.shape[0]):
-        row = rows[j]
-        for i in range(out.size):
-            out[i] = add_mod(out[i], row[i])
+        row = rows[j][start:stop]
+        for i in range(total.size):
+            total[i] = add_mod(total[i], row[i])
 
 
 @njit(inline="always")

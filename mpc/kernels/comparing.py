@@ -53,8 +53,11 @@ def deal_thermometers(
     widths: np.ndarray,
     table: np.ndarray,
     sign: np.ndarray,
+    start: int,
+    stop: int,
 ) -> None:
-    """Add the thermometers of values[first] - values[second] to a share of the table, pair by pair.
+    """Add the thermometers of values[first] - values[second] to a share of the table, pair by pair, for the rows from
+    start to stop.
 
     Shapes: values (n, rows) uint64; first, second (pairs,), -1 for zero; table bytes, a plane a chunk, of
     pairs * rows words; sign (pairs * rows,) uint8, set to the bit above those that are compared.
@@ -62,12 +65,12 @@ def deal_thermometers(
     rows = values.shape[1]
     size = first.size * rows
     low = (ONE << np.uint64(bits + 1)) - ONE
-    buffer = np.empty(min(_BLOCK, rows), dtype=np.uint64)
+    buffer = np.empty(min(_BLOCK, stop - start), dtype=np.uint64)
     for pair in range(first.size):
-        for start in range(0, rows, _BLOCK):
-            r = buffer[: min(_BLOCK, rows - start)]
-            _difference(values, first[pair], second[pair], start, low, r)
-            at = pair * rows + start
+        for row in range(start, stop, _BLOCK):
+            r = buffer[: min(_BLOCK, stop - row)]
+            _difference(values, first[pair], second[pair], row, low, r)
+            at = pair * rows + row
             signs = sign[at : at + r.size]
             for i in range(r.size):
                 signs[i] = np.uint8(r[i] >> np.uint64(bits))
@@ -227,8 +230,10 @@ def look_up(
     mask: np.ndarray,
     out: np.ndarray,
     sign: np.ndarray,
+    start: int,
+    stop: int,
 ) -> None:
-    """Look up the leaf bits at the public values[first] - values[second]; see `deal_thermometers` for the shapes.
+    """Look up the leaf bits at the public values[first] - values[second]; see `deal_thermometers` for shapes and rows.
 
     Bit j of out is gt_j and bit K + j is eq_j of chunk j, most significant chunk first, xor the low 2 K - 1 bits
     of mask; the last chunk's eq is never formed, so that it cannot leave unmasked.  sign: the public value's bit
@@ -237,12 +242,12 @@ def look_up(
     rows = values.shape[1]
     size = first.size * rows
     low = (ONE << np.uint64(bits + 1)) - ONE
-    buffer = np.empty(min(_BLOCK, rows), dtype=np.uint64)
+    buffer = np.empty(min(_BLOCK, stop - start), dtype=np.uint64)
     for pair in range(first.size):
-        for start in range(0, rows, _BLOCK):
-            c = buffer[: min(_BLOCK, rows - start)]
-            _difference(values, first[pair], second[pair], start, low, c)
-            at = pair * rows + start
+        for row in range(start, stop, _BLOCK):
+            c = buffer[: min(_BLOCK, stop - row)]
+            _difference(values, first[pair], second[pair], row, low, c)
+            at = pair * rows + row
             end = at + c.size
             signs = sign[at:end]
             for i in range(c.size):

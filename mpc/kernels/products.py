@@ -9,23 +9,24 @@ from mpc.kernels.scalar import HALF, ZERO, P, add_mod, compiled, fold, fold_wide
 
 
 @compiled
-def matmul_thin(a: np.ndarray, b_rows: np.ndarray, out: np.ndarray) -> None:
-    """Compute out[i, j] = <a[i], b_rows[j]> mod p for few rows of a; 128-bit accumulators.
+def matmul_thin(a: np.ndarray, b_rows: np.ndarray, out: np.ndarray, start: int, stop: int) -> None:
+    """Compute out[i, j] = <a[i], b_rows[j]> mod p for few rows of a and j from start to stop; 128-bit accumulators.
 
     Shapes: a (m, k), b_rows (n, k), out (m, n).  Folded every 32 terms: 32 products of
     122 bits and a residue stay below 2^128.
     """
     m, k = a.shape
-    n = b_rows.shape[0]
+    rows = b_rows[start:stop]
     for i in range(m):
-        for j in range(n):
+        results = out[i][start:stop]
+        for j in range(results.size):
             high, low = ZERO, ZERO
-            for start in range(0, k, 32):
-                for t in range(start, min(start + 32, k)):
-                    high, low = multiply_add_wide(high, low, a[i, t], b_rows[j, t])
+            for first in range(0, k, 32):
+                for t in range(first, min(first + 32, k)):
+                    high, low = multiply_add_wide(high, low, a[i, t], rows[j, t])
                 low = fold_wide(high, low)
                 high = ZERO
-            out[i, j] = low
+            results[j] = low
 
 
 @compiled
@@ -50,24 +51,24 @@ def _centred(a: np.uint64) -> np.int64:
 
 
 @compiled
-def split_limbs(a: np.ndarray, limbs: np.ndarray) -> None:
-    """Split into centred limbs of 21, 20 and 20 bits and their three pairwise sums, as float64.
+def split_limbs(a: np.ndarray, limbs: np.ndarray, start: int, stop: int) -> None:
+    """Split elements from start to stop into centred limbs of 21, 20 and 20 bits and their three pairwise sums, as
+    float64.
 
     limbs (6, size): l0, l1, l2, l0 + l1, l0 + l2, l1 + l2 with a = l0 + l1 2^21 + l2 2^41
     mod p, |l0| <= 2^20, |l1|, |l2| <= 2^19.
     """
-    for i in range(a.size):
-        value = _centred(a[i])
+    values = a[start:stop]
+    limb0, limb1, limb2 = limbs[0][start:stop], limbs[1][start:stop], limbs[2][start:stop]
+    sum01, sum02, sum12 = limbs[3][start:stop], limbs[4][start:stop], limbs[5][start:stop]
+    for i in range(values.size):
+        value = _centred(values[i])
         l0 = ((value + np.int64(1 << 20)) & np.int64((1 << 21) - 1)) - np.int64(1 << 20)
         value = (value - l0) >> np.int64(21)
         l1 = ((value + np.int64(1 << 19)) & np.int64((1 << 20) - 1)) - np.int64(1 << 19)
         l2 = (value - l1) >> np.int64(20)
-        limbs[0, i] = l0
-        limbs[1, i] = l1
-        limbs[2, i] = l2
-        limbs[3, i] = l0 + l1
-        limbs[4, i] = l0 + l2
-        limbs[5, i] = l1 + l2
+        limb0[i], limb1[i], limb2[i] = l0, l1, l2
+        sum01[i], sum02[i], sum12[i] = l0 + l1, l0 + l2, l1 + l2
 
 
 @compiled
@@ -77,36 +78,39 @@ def split_images(values: np.ndarray, limbs: np.ndarray) -> None:
     for row in range(rows):
         for image in range(n):
             part = slice(image * places, (image + 1) * places)
-            split_limbs(values[image, row], limbs[:, row, part])
+            split_limbs(values[image, row], limbs[:, row, part], 0, places)
 
 
 @compiled
-def split_digits(a: np.ndarray, width: int, digits: np.ndarray) -> None:
-    """Split into centred digits of `width` bits as float64, the least first: a = sum_j digits[j] 2^(width j) mod p.
+def split_digits(a: np.ndarray, width: int, digits: np.ndarray, start: int, stop: int) -> None:
+    """Split elements from start to stop into centred digits of `width` bits as float64, the least first:
+    a = sum_j digits[j] 2^(width j) mod p.
 
     Shapes: a (size,), digits (count, size) with width count > 61; |digits| <= 2^(width - 1).
     """
     half, mask, bits = np.int64(1) << np.int64(width - 1), (np.int64(1) << np.int64(width)) - 1, np.int64(width)
-    for i in range(a.size):
-        value = _centred(a[i])
+    values, results = a[start:stop], digits[:, start:stop]
+    for i in range(values.size):
+        value = _centred(values[i])
         for j in range(digits.shape[0]):
             digit = ((value + half) & mask) - half
-            digits[j, i] = digit
+            results[j, i] = digit
             value = (value - digit) >> bits
 
 
 @compiled
-def join_digits(products: np.ndarray, width: int, offset: np.ndarray, out: np.ndarray) -> None:
-    """Compute out = offset + sum_j products[j] 2^(width j) mod p, for at most six products that are integers below
-    2^53.
+def join_digits(products: np.ndarray, width: int, offset: np.ndarray, out: np.ndarray, start: int, stop: int) -> None:
+    """Compute out = offset + sum_j products[j] 2^(width j) mod p from start to stop, for at most six products that are
+    integers below 2^53.
 
     Shapes: products (count, size), offset, out (size,).
     """
-    for i in range(out.size):
-        total = _residue(products[0, i])
+    terms, added, results = products[:, start:stop], offset[start:stop], out[start:stop]
+    for i in range(results.size):
+        total = _residue(terms[0, i])
         for j in range(1, products.shape[0]):
-            total += rotate(_residue(products[j, i]), np.uint64(width * j))
-        out[i] = fold(fold(total) + offset[i])
+            total += rotate(_residue(terms[j, i]), np.uint64(width * j))
+        results[i] = fold(fold(total) + added[i])
 
 
 @njit(inline="always")
@@ -117,20 +121,23 @@ def _residue(value: float) -> np.uint64:
 
 
 @compiled
-def recombine(products: np.ndarray, offset: np.ndarray, out: np.ndarray) -> None:
-    """Compute out = offset + the field product whose six Karatsuba limb products are given.
+def recombine(products: np.ndarray, offset: np.ndarray, out: np.ndarray, start: int, stop: int) -> None:
+    """Compute out = offset + the field product whose six Karatsuba limb products are given, from start to stop.
 
     products (6, size) float64 in the order of `split_limbs`; offset, out (size,).
     2^62 = 2 and 2^82 = 2^21 mod p.
     """
-    for i in range(out.size):
-        p00, p11, p22 = products[0, i], products[1, i], products[2, i]
-        total = _residue(p00) + rotate(_residue(products[3, i] - p00 - p11), np.uint64(21))
-        total += rotate(_residue(products[4, i] - p00 - p22), np.uint64(41))
+    limb0, limb1, limb2 = products[0][start:stop], products[1][start:stop], products[2][start:stop]
+    sum01, sum02, sum12 = products[3][start:stop], products[4][start:stop], products[5][start:stop]
+    added, results = offset[start:stop], out[start:stop]
+    for i in range(results.size):
+        p00, p11, p22 = limb0[i], limb1[i], limb2[i]
+        total = _residue(p00) + rotate(_residue(sum01[i] - p00 - p11), np.uint64(21))
+        total += rotate(_residue(sum02[i] - p00 - p22), np.uint64(41))
         total += rotate(_residue(p11), np.uint64(42))
-        total += rotate(_residue(products[5, i] - p11 - p22), np.uint64(1))
+        total += rotate(_residue(sum12[i] - p11 - p22), np.uint64(1))
         total += rotate(_residue(p22), np.uint64(21))
-        out[i] = fold(fold(total) + offset[i])
+        results[i] = fold(fold(total) + added[i])
 
 
 @compiled
@@ -140,7 +147,7 @@ def recombine_images(products: np.ndarray, sums: np.ndarray) -> None:
     for row in range(rows):
         for image in range(n):
             part = slice(image * places, (image + 1) * places)
-            recombine(products[:, row, part], sums[image, row], sums[image, row])
+            recombine(products[:, row, part], sums[image, row], sums[image, row], 0, places)
 
 
 @compiled
@@ -162,9 +169,16 @@ def multiply_patches(filters: np.ndarray, patches: np.ndarray, sums: np.ndarray)
 
 @compiled
 def multiply_windows(
-    filters: np.ndarray, x: np.ndarray, places: np.ndarray, starts: np.ndarray, sums: np.ndarray
+    filters: np.ndarray,
+    x: np.ndarray,
+    places: np.ndarray,
+    starts: np.ndarray,
+    sums: np.ndarray,
+    start: int,
+    stop: int,
 ) -> None:
-    """Add to sums the products of filters with the windows of padded images, read where they lie.
+    """Add to sums the products of filters with the windows of padded images, read where they lie: those of the places
+    from start to stop.
 
     Shapes: filters (g, o, k); x (n, g, size); places (k,), of a window's elements behind its first; starts (count,), of
     the first ones; sums (n, g * o, count).  128-bit accumulators, folded as in `matmul_thin`.
@@ -174,7 +188,7 @@ def multiply_windows(
     for image in range(x.shape[0]):
         for group in range(groups):
             values = x[image, group]
-            for i in range(starts.size):
+            for i in range(start, stop):
                 for t in range(inner):
                     window[t] = values[starts[i] + places[t]]
                 for filter_ in range(count):

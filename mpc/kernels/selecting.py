@@ -20,43 +20,57 @@ def deal_selected(
     share_m: np.ndarray,
     share_beta_r1: np.ndarray,
     share_beta_m: np.ndarray,
+    start: int,
+    stop: int,
 ) -> None:
-    """Turn the others' shares of beta, r1 = r >> shift, m = [r >= 2^60], beta r1 and beta m into the last ones.
+    """Turn the others' shares of beta, r1 = r >> shift, m = [r >= 2^60], beta r1 and beta m into the last ones, for the
+    rows from start to stop.
 
     Shapes: r (rows, n) plain masks; beta (n, rows) plain bits; the shares (n, rows).
     """
     f, top = np.uint64(shift), np.uint64(60)
-    rows, n = r.shape
-    for k in range(n):
-        for i in range(rows):
-            bit, r1, m = np.uint64(beta[k, i]), r[i, k] >> f, r[i, k] >> top
-            share_beta[k, i] = sub_mod(bit, share_beta[k, i])
-            share_r1[k, i] = sub_mod(r1, share_r1[k, i])
-            share_m[k, i] = sub_mod(m, share_m[k, i])
-            share_beta_r1[k, i] = sub_mod(bit * r1, share_beta_r1[k, i])
-            share_beta_m[k, i] = sub_mod(bit * m, share_beta_m[k, i])
+    places = slice(start, stop)
+    masks = r[places]
+    for k in range(r.shape[1]):
+        bits, of_beta, of_r1, of_m = beta[k][places], share_beta[k][places], share_r1[k][places], share_m[k][places]
+        of_beta_r1, of_beta_m = share_beta_r1[k][places], share_beta_m[k][places]
+        for i in range(bits.size):
+            bit, r1, m = np.uint64(bits[i]), masks[i, k] >> f, masks[i, k] >> top
+            of_beta[i] = sub_mod(bit, of_beta[i])
+            of_r1[i] = sub_mod(r1, of_r1[i])
+            of_m[i] = sub_mod(m, of_m[i])
+            of_beta_r1[i] = sub_mod(bit * r1, of_beta_r1[i])
+            of_beta_m[i] = sub_mod(bit * m, of_beta_m[i])
 
 
 @compiled
-def offset_columns(public: np.ndarray, constant: np.uint64, shift: int, c: np.ndarray, c1: np.ndarray) -> None:
-    """Compute c = public + constant mod p and c1 = c >> shift; public (rows, n), c and c1 (n, rows)."""
-    rows, n = public.shape
+def offset_columns(
+    public: np.ndarray, constant: np.uint64, shift: int, c: np.ndarray, c1: np.ndarray, start: int, stop: int
+) -> None:
+    """Compute c = public + constant mod p and c1 = c >> shift, for the rows from start to stop.
+
+    Shapes: public (rows, n), c and c1 (n, rows).
+    """
     f = np.uint64(shift)
-    for k in range(n):
-        for i in range(rows):
-            value = add_mod(public[i, k], constant)
-            c[k, i] = value
-            c1[k, i] = value >> f
+    rows = public[start:stop]
+    for k in range(public.shape[1]):
+        column, shifted = c[k][start:stop], c1[k][start:stop]
+        for i in range(column.size):
+            value = add_mod(rows[i, k], constant)
+            column[i] = value
+            shifted[i] = value >> f
 
 
 @compiled
-def choose(opened: np.ndarray, dealt: np.ndarray, out: np.ndarray) -> None:
-    """Compute out = of four dealt values for each element the one of the two opened bits, the first the lower one.
+def choose(opened: np.ndarray, dealt: np.ndarray, out: np.ndarray, start: int, stop: int) -> None:
+    """Compute out = of four dealt values for each element the one of the two opened bits, the first the lower one, from
+    start to stop.
 
     Shapes: opened (2, N), dealt (4, N), out (N,).
     """
-    for i in range(out.size):
-        out[i] = dealt[opened[0, i] | (opened[1, i] << np.uint8(1)), i]
+    low, high, chosen, values = opened[0][start:stop], opened[1][start:stop], out[start:stop], dealt[:, start:stop]
+    for i in range(chosen.size):
+        chosen[i] = values[low[i] | (high[i] << np.uint8(1)), i]
 
 
 @compiled
@@ -72,8 +86,11 @@ def select(
     bits: int,
     shift: int,
     out: np.ndarray,
+    start: int,
+    stop: int,
 ) -> None:
-    """Add to out[i] the share of the sum over k of (e xor beta)[k, i] y[k, i], y the truncation of c = x + 2^bits + r.
+    """Add to out[i] the share of the sum over k of (e xor beta)[k, i] y[k, i], y the truncation of c = x + 2^bits + r,
+    for i from start to stop.
 
     Shapes: out (rows,), all others (n, rows).
     """
@@ -81,12 +98,12 @@ def select(
     centre = ONE << np.uint64(bits - shift)
     threshold = ONE << np.uint64(bits + 1)
     wrap = fold(ONE << np.uint64(61 - shift))
-    n, rows = c.shape
-    size = min(_BLOCK, rows)
+    size = min(_BLOCK, stop - start)
     factors, others = np.empty(size, dtype=np.uint64), np.empty(size, dtype=np.uint64)
-    for k in range(n):
-        for start in range(0, rows, _BLOCK):
-            total, places = out[start : start + _BLOCK], slice(start, start + _BLOCK)
+    for k in range(c.shape[0]):
+        for first in range(start, stop, _BLOCK):
+            places = slice(first, min(first + _BLOCK, stop))
+            total = out[places]
             opened, flips, bit = c[k][places], e[k][places], beta[k][places]
             root, both = r1[k][places], beta_r1[k][places]
             for i in range(total.size):
@@ -98,6 +115,6 @@ def select(
                 total[i] = add_mod(others[i], mul_mod(value, factors[i]))
             for i in range(total.size):
                 if opened[i] < threshold:
-                    row = start + i
+                    row = first + i
                     carry = sub_mod(m[k, row], beta_m[k, row]) if flips[i] == 1 else beta_m[k, row]
                     total[i] = add_mod(total[i], mul_mod(carry, wrap))

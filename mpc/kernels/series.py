@@ -29,26 +29,35 @@ def _residue(value: np.int64) -> np.uint64:
 
 @compiled
 def deal_waves(
-    r: np.ndarray, window: int, terms: int, drop: int, beta: np.ndarray, share: np.ndarray, chosen: np.ndarray
+    r: np.ndarray,
+    window: int,
+    terms: int,
+    drop: int,
+    beta: np.ndarray,
+    share: np.ndarray,
+    chosen: np.ndarray,
+    start: int,
+    stop: int,
 ) -> None:
     """Turn the others' shares of cos and sin of 2 pi j r / 2^window, j = 1..terms, into the last ones, and those of
-    beta times them.
+    beta times them, for the elements from start to stop.
 
     Waves have `drop` bits less than their 30.  Shapes: r, beta (size,) secret masks and bits; share (2 terms, size),
     first all cosines; chosen as share, or without rows if nothing is chosen.
     """
     up = np.uint64(64) - np.uint64(window)
     half, both = np.int64((1 << drop) >> 1), chosen.shape[0] > 0
+    masks, bits = r[start:stop], beta[start:stop]
     for j in range(terms):
-        cosines, sines = share[j], share[terms + j]
-        chosen_cosines = chosen[j] if both else cosines
-        chosen_sines = chosen[terms + j] if both else sines
-        for i in range(r.size):
-            angle = ((r[i] * np.uint64(j + 1)) << up) + HALF_WORD  # of 2^64 a turn
+        cosines, sines = share[j][start:stop], share[terms + j][start:stop]
+        chosen_cosines = chosen[j][start:stop] if both else cosines
+        chosen_sines = chosen[terms + j][start:stop] if both else sines
+        for i in range(masks.size):
+            angle = ((masks[i] * np.uint64(j + 1)) << up) + HALF_WORD  # of 2^64 a turn
             c, s = _secret_cos_sin(angle >> _WORD)
             cosine, sine = _residue((c + half) >> np.int64(drop)), _residue((s + half) >> np.int64(drop))
             if both:
-                every = ZERO - beta[i]
+                every = ZERO - bits[i]
                 chosen_cosines[i] = sub_mod(cosine & every, chosen_cosines[i])
                 chosen_sines[i] = sub_mod(sine & every, chosen_sines[i])
             cosines[i] = sub_mod(cosine, cosines[i])
@@ -67,9 +76,11 @@ def add_series(
     waves: np.ndarray,
     chosen: np.ndarray,
     out: np.ndarray,
+    start: int,
+    stop: int,
 ) -> None:
-    """Add to out[i] the sum over j of factor[j, i] wave[j, i] mod p, the factors being the series' coefficients turned
-    by c:
+    """Add to out[i], for i from start to stop, the sum over j of factor[j, i] wave[j, i] mod p, the factors being the
+    series' coefficients turned by c:
 
         factor[j - 1] = A_j cos jc + B_j sin jc,  factor[J + j - 1] = A_j sin jc - B_j cos jc
 
@@ -81,15 +92,16 @@ def add_series(
     w, terms, both = np.uint64(window), cosines.size, chosen.shape[0] > 0
     low = (ONE << w) - ONE
     high_sums, low_sums = np.empty(_BLOCK, dtype=np.uint64), np.empty(_BLOCK, dtype=np.uint64)
-    for start in range(0, c.size, _BLOCK):
-        size = min(_BLOCK, c.size - start)
-        opened, flip = c[start : start + size], flips[start : start + size]
+    for first in range(start, stop, _BLOCK):
+        size = min(_BLOCK, stop - first)
+        places = slice(first, first + size)
+        opened, flip = c[places], flips[places]
         for i in range(size):
             high_sums[i] = low_sums[i] = ZERO
         for j in range(terms):
-            of_cosine, of_sine = waves[j][start : start + size], waves[terms + j][start : start + size]
-            other_cosine = chosen[j][start : start + size] if both else of_cosine
-            other_sine = chosen[terms + j][start : start + size] if both else of_sine
+            of_cosine, of_sine = waves[j][places], waves[terms + j][places]
+            other_cosine = chosen[j][places] if both else of_cosine
+            other_sine = chosen[terms + j][places] if both else of_sine
             for i in range(size):
                 cos, sin = _cos_sin((opened[i] * np.uint64(j + 1)) & low, w, table)
                 wave, beside = of_cosine[i], of_sine[i]
@@ -97,12 +109,12 @@ def add_series(
                     every = ZERO - np.uint64(flip[i])
                     wave = (other_cosine[i] & every) | (sub_mod(wave, other_cosine[i]) & ~every)
                     beside = (other_sine[i] & every) | (sub_mod(beside, other_sine[i]) & ~every)
-                first = _turned(cosines[j], sines[j], cos, sin, opened[i], j, fine)
-                second = _turned(-sines[j], cosines[j], cos, sin, opened[i], terms + j, fine)
-                high, rest = _add_signed(high_sums[i], low_sums[i], first, wave)
-                high_sums[i], low_sums[i] = _add_signed(high, rest, second, beside)
+                one = _turned(cosines[j], sines[j], cos, sin, opened[i], j, fine)
+                other = _turned(-sines[j], cosines[j], cos, sin, opened[i], terms + j, fine)
+                high, rest = _add_signed(high_sums[i], low_sums[i], one, wave)
+                high_sums[i], low_sums[i] = _add_signed(high, rest, other, beside)
         for i in range(size):
-            out[start + i] = add_mod(out[start + i], fold_wide(high_sums[i], low_sums[i]))
+            out[first + i] = add_mod(out[first + i], fold_wide(high_sums[i], low_sums[i]))
 
 
 @njit(inline="always")

@@ -163,7 +163,7 @@ def and_words(
     rows, start = bits.shape[1], 0
     words = np.empty(rows, dtype=np.uint8)
     for n in range(places.shape[0]):
-        _gather_words(bits, places[n], flips[n], 1, words)
+        _gather_words(bits, places[n], flips[n], 1, 0, words)
         products = 0
         for slot in range(places.shape[1]):
             products = 2 * products + 1 if places[n, slot] >= 0 else products

@@ -13,15 +13,24 @@ STRIP = 128
 
 @compiled
 def gather_tiles(
-    x: np.ndarray, top: int, left: int, high: int, wide: int, down: int, across: int, out: np.ndarray
+    x: np.ndarray,
+    top: int,
+    left: int,
+    high: int,
+    wide: int,
+    down: int,
+    across: int,
+    out: np.ndarray,
+    start: int,
+    stop: int,
 ) -> None:
-    """Gather tiles of 8 x 8 inputs, `high` and `wide` apart, zeros outside.
+    """Gather tiles of 8 x 8 inputs, `high` and `wide` apart, zeros outside, of the channels from start to stop.
 
     Shapes: x (n, c, h, w), out (8, 8, c * n * down * across).
     """
-    n, c, h, w = x.shape
-    at = 0
-    for channel in range(c):
+    n, _, h, w = x.shape
+    at = start * n * down * across
+    for channel in range(start, stop):
         for image in range(n):
             plane = x[image, channel]
             for ty in range(down):
@@ -71,28 +80,28 @@ def _line_to_points(planes: np.ndarray, first: int, step: int, start: int) -> No
 
 
 @compiled
-def tiles_to_points(tiles: np.ndarray) -> None:
-    """Compute B^T d B in place; tiles (8, 8, size)."""
+def tiles_to_points(tiles: np.ndarray, start: int, stop: int) -> None:
+    """Compute B^T d B in place, for the tiles (8, 8, size) from start to stop; start is a multiple of STRIP."""
     planes = tiles.reshape(64, tiles.shape[2])
-    for start in range(0, tiles.shape[2], STRIP):
+    for first in range(start, stop, STRIP):
         for k in range(8):
-            _line_to_points(planes, k, 8, start)
+            _line_to_points(planes, k, 8, first)
         for k in range(8):
-            _line_to_points(planes, 8 * k, 1, start)
+            _line_to_points(planes, 8 * k, 1, first)
 
 
 @compiled
-def multiply_points(points: np.ndarray, data: np.ndarray, out: np.ndarray) -> None:
-    """Compute out = points @ data at each point, for few channels.
+def multiply_points(points: np.ndarray, data: np.ndarray, out: np.ndarray, start: int, stop: int) -> None:
+    """Compute out = points @ data at each point, for few channels and the columns from start to stop.
 
     Shapes: points (64, o, c), data (64, c, n), out (64, o, n).
     """
     count, o, c = points.shape
     for point in range(count):
         for filter_ in range(o):
-            result = out[point, filter_]
+            result = out[point, filter_][start:stop]
             for channel in range(c):
-                factor, row = points[point, filter_, channel], data[point, channel]
+                factor, row = points[point, filter_, channel], data[point, channel][start:stop]
                 if channel == 0:
                     for i in range(result.size):
                         result[i] = mul_mod(factor, row[i])
@@ -130,23 +139,27 @@ def _line_to_results(planes: np.ndarray, first: int, step: int, start: int, coun
 
 
 @compiled
-def points_to_tiles(points: np.ndarray, high: int, wide: int) -> None:
-    """Compute A^T z A in place, in the first high x wide places; points (8, 8, size)."""
+def points_to_tiles(points: np.ndarray, high: int, wide: int, start: int, stop: int) -> None:
+    """Compute A^T z A in place, in the first high x wide places, as `tiles_to_points`; points (8, 8, size)."""
     room = np.empty((6, STRIP), dtype=np.uint64)
     planes = points.reshape(64, points.shape[2])
-    for start in range(0, points.shape[2], STRIP):
+    for first in range(start, stop, STRIP):
         for k in range(8):
-            _line_to_results(planes, k, 8, start, high, room)
+            _line_to_results(planes, k, 8, first, high, room)
         for k in range(high):
-            _line_to_results(planes, 8 * k, 1, start, wide, room)
+            _line_to_results(planes, 8 * k, 1, first, wide, room)
 
 
 @compiled
-def scatter_tiles(tiles: np.ndarray, high: int, wide: int, down: int, across: int, out: np.ndarray) -> None:
-    """Add to out (n, o, h, w) the results of tiles (8, 8, o * n * down * across)."""
-    n, o, h, w = out.shape
-    at = 0
-    for channel in range(o):
+def scatter_tiles(
+    tiles: np.ndarray, high: int, wide: int, down: int, across: int, out: np.ndarray, start: int, stop: int
+) -> None:
+    """Add to out (n, o, h, w) the results of tiles (8, 8, o * n * down * across), of the channels from start to
+    stop.
+    """
+    n, _, h, w = out.shape
+    at = start * n * down * across
+    for channel in range(start, stop):
         for image in range(n):
             plane = out[image, channel]
             for y in range(0, down * high, high):

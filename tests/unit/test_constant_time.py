@@ -21,6 +21,8 @@ def of(kind: types.Type, axes: int = 1) -> types.Array:
 
 
 MASK, PLACES = of(U64), of(I64)
+SPAN = (I64, I64)
+"""Where to start and stop."""
 LOOPS: dict[str, tuple[tuple[types.Type, ...], tuple[str, ...]]] = {
     "add": ((MASK, MASK, MASK), ("a", "b")),
     "add_constant": ((MASK, U64, MASK), ("a",)),
@@ -30,14 +32,14 @@ LOOPS: dict[str, tuple[tuple[types.Type, ...], tuple[str, ...]]] = {
     "mul": ((MASK, MASK, MASK), ("a", "b")),
     "scale": ((MASK, U64, MASK), ("a",)),
     "sub": ((MASK, MASK, MASK), ("a", "b")),
-    "sum_rows": ((of(U64, 2), MASK), ("rows",)),
+    "sum_rows": ((of(U64, 2), MASK, *SPAN), ("rows",)),
     "deal_thermometers": (
-        (of(U64, 2), PLACES, PLACES, I64, MASK, MASK, of(U8), of(U8)),
+        (of(U64, 2), PLACES, PLACES, I64, MASK, MASK, of(U8), of(U8), *SPAN),
         ("values", "table"),
     ),
     "deal_nodes": ((of(U8), of(I64, 2), I64, of(U8, 2), of(U8)), ("mask", "node")),
     "look_up": (
-        (of(U8), of(U64, 2), PLACES, PLACES, I64, MASK, MASK, of(U8), of(U8), of(U8)),
+        (of(U8), of(U64, 2), PLACES, PLACES, I64, MASK, MASK, of(U8), of(U8), of(U8), *SPAN),
         ("table", "mask"),
     ),
     "resolve_node": (
@@ -45,38 +47,38 @@ LOOPS: dict[str, tuple[tuple[types.Type, ...], tuple[str, ...]]] = {
         ("mask", "node"),
     ),
     "resolve_short_node": ((of(U8), of(U8), of(U16), of(U32), of(U8), U64, of(U8)), ("mask", "node")),
-    "deal_and_nodes": ((of(U8, 2), of(I64, 2), of(U16, 2)), ("bits", "node")),
+    "deal_and_nodes": ((of(U8, 2), of(I64, 2), of(U16, 2), *SPAN), ("bits", "node")),
     "and_nodes": (
-        (of(U8, 2), of(I64, 2), of(U8, 2), of(U16, 2), of(U16), of(U8, 2), U64, of(U8, 2)),
+        (of(U8, 2), of(I64, 2), of(U8, 2), of(U16, 2), of(U16), of(U8, 2), U64, of(U8, 2), *SPAN),
         ("node", "fresh"),
     ),
     "deal_selected": (
-        (of(U64, 2), of(U8, 2), I64, *[of(U64, 2)] * 5),
+        (of(U64, 2), of(U8, 2), I64, *[of(U64, 2)] * 5, *SPAN),
         ("r", "beta", "share_beta", "share_r1", "share_m", "share_beta_r1", "share_beta_m"),
     ),
-    "choose": ((of(U8, 2), of(U64, 2), MASK), ("dealt",)),
+    "choose": ((of(U8, 2), of(U64, 2), MASK, *SPAN), ("dealt",)),
     "select": (
-        (of(U64, 2), of(U8, 2), *[of(U64, 2)] * 5, U64, I64, I64, MASK),
+        (of(U64, 2), of(U8, 2), *[of(U64, 2)] * 5, U64, I64, I64, MASK, *SPAN),
         ("beta", "r1", "beta_r1", "m", "beta_m", "out"),
     ),
-    "deal_waves": ((MASK, I64, I64, I64, MASK, of(U64, 2), of(U64, 2)), ("r", "beta", "share", "chosen")),
+    "deal_waves": ((MASK, I64, I64, I64, MASK, of(U64, 2), of(U64, 2), *SPAN), ("r", "beta", "share", "chosen")),
     "add_series": (
-        (MASK, I64, PLACES, PLACES, I64, of(I64, 2), of(U8), of(U64, 2), of(U64, 2), MASK),
+        (MASK, I64, PLACES, PLACES, I64, of(I64, 2), of(U8), of(U64, 2), of(U64, 2), MASK, *SPAN),
         ("waves", "chosen", "out"),
     ),
     "dot_rows": ((of(U64, 2), of(U64, 2), MASK), ("a", "b", "out")),
-    "matmul_thin": ((of(U64, 2), of(U64, 2), of(U64, 2)), ("a", "b_rows")),
-    "split_limbs": ((MASK, of(F64, 2)), ("a",)),
-    "split_digits": ((MASK, I64, of(F64, 2)), ("a",)),
-    "join_digits": ((of(F64, 2), I64, MASK, MASK), ("products", "offset")),
-    "recombine": ((of(F64, 2), MASK, MASK), ("products", "offset")),
+    "matmul_thin": ((of(U64, 2), of(U64, 2), of(U64, 2), *SPAN), ("a", "b_rows")),
+    "split_limbs": ((MASK, of(F64, 2), *SPAN), ("a",)),
+    "split_digits": ((MASK, I64, of(F64, 2), *SPAN), ("a",)),
+    "join_digits": ((of(F64, 2), I64, MASK, MASK, *SPAN), ("products", "offset")),
+    "recombine": ((of(F64, 2), MASK, MASK, *SPAN), ("products", "offset")),
     "multiply_patches": ((of(U64, 3), of(U64, 3), of(U64, 3)), ("filters", "patches", "sums")),
-    "gather_tiles": ((of(U64, 4), *[I64] * 6, of(U64, 3)), ("x",)),
-    "tiles_to_points": ((of(U64, 3),), ("tiles",)),
-    "multiply_points": ((of(U64, 3), of(U64, 3), of(U64, 3)), ("points", "data")),
-    "points_to_tiles": ((of(U64, 3), I64, I64), ("points",)),
+    "gather_tiles": ((of(U64, 4), *[I64] * 6, of(U64, 3), *SPAN), ("x",)),
+    "tiles_to_points": ((of(U64, 3), *SPAN), ("tiles",)),
+    "multiply_points": ((of(U64, 3), of(U64, 3), of(U64, 3), *SPAN), ("points", "data")),
+    "points_to_tiles": ((of(U64, 3), I64, I64, *SPAN), ("points",)),
     "tag_words": ((of(U8, 2), U64, of(U64, 2)), ("bits", "share")),
-    "multiply_windows": ((of(U64, 3), of(U64, 3), PLACES, PLACES, of(U64, 3)), ("filters", "x", "sums")),
+    "multiply_windows": ((of(U64, 3), of(U64, 3), PLACES, PLACES, of(U64, 3), *SPAN), ("filters", "x", "sums")),
     "resolve_words": (
         (of(U8), MASK, of(U64, 2), of(I8, 2), of(U8), of(U8), U64, MASK),
         ("masks", "node"),
@@ -94,7 +96,7 @@ LOOPS: dict[str, tuple[tuple[types.Type, ...], tuple[str, ...]]] = {
     "read_words": ((MASK, PLACES, MASK), ("words",)),
     "pick_words": ((of(U64, 2), PLACES, MASK), ("blocks", "out")),
     "dot": ((MASK, MASK, MASK), ("a", "b", "out")),
-    "scatter_tiles": ((of(U64, 3), *[I64] * 4, of(U64, 4)), ("tiles", "out")),
+    "scatter_tiles": ((of(U64, 3), *[I64] * 4, of(U64, 4), *SPAN), ("tiles", "out")),
 }
 """Argument types of every kernel that is given secrets, and which arguments those are."""
 NOTHING_SECRET = {"P", "find_signs", "find_words", "number_blocks", "offset_columns"}
@@ -109,7 +111,7 @@ def test_every_kernel_is_looked_at() -> None:
 
 def look_at(name: str) -> None:
     signature, secret = LOOPS[name]
-    code = compiled(getattr(kernels, name), signature)
+    code = compiled(kernels.loop(name), signature)
     assert code.branches  # there are loops in it: it is the right function
     assert leaks(code, secret) == []
     assert branches_for_selects(code.machine) == []

@@ -32,7 +32,7 @@ from mpc.plan.plan import Plan
 from mpc.plan.tagging import gate_tags, tag_name, tagged_masks
 from mpc.prg import Seed, WordStream, expand_field_part, expand_words
 from mpc.shares import BitShare, Masked, Share
-from mpc.tags import BitTags, Key, SparseTags, TagLane, WordCoins, windows
+from mpc.tags import NANOSECONDS_A_WORD, BitTags, Key, SparseTags, TagLane, WordCoins, in_windows
 from mpc.wires import Masking, Wires
 
 
@@ -222,12 +222,16 @@ def fold_one(opening: Opening, tag: Share | BitShare, value: np.ndarray, coin: S
         columns = expand_words(coin.derive("columns"), (width,), 64)
         tag.fold(opened, lane.bit_one, WordCoins(columns, WordStream(coin.derive("rows")).part), sums.words)
         return
-    values, public = np.ascontiguousarray(tag.values).reshape(-1), fp.zeros((1,))
-    for start, stop in windows(0, opened.size):
-        chosen = expand_field_part(coin, start, stop - start)
-        kernels.dot(values[start:stop], chosen, sums.elements)
-        kernels.dot(opened[start:stop], chosen, public)
-    sums.elements = fp.sub(sums.elements, fp.scale(public, int(lane.one)))
+    values = np.ascontiguousarray(tag.values).reshape(-1)
+
+    def fold(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        chosen, of_tags, of_values = expand_field_part(coin, start, stop - start), fp.zeros((1,)), fp.zeros((1,))
+        kernels.dot(values[start:stop], chosen, of_tags)
+        kernels.dot(opened[start:stop], chosen, of_values)
+        return of_tags, of_values
+
+    for of_tags, of_values in in_windows(fold, opened.size, NANOSECONDS_A_WORD):
+        sums.elements = fp.add(sums.elements, fp.sub(of_tags, fp.scale(of_values, int(lane.one))))
 
 
 class TagReading(PartyReading):

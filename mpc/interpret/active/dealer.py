@@ -21,7 +21,7 @@ from mpc.interpret.dealer import Dealer, Piece, SessionMasks
 from mpc.plan.tagging import tag_name
 from mpc.planes import Plane
 from mpc.prg import Draws, WordStream
-from mpc.tags import Key, windows
+from mpc.tags import NANOSECONDS_A_WORD, Key, in_windows
 from mpc.wires import Wires
 
 
@@ -107,16 +107,31 @@ class TaggingDealer(Dealer):
         read = written = 0
         for plane in spec.planes or (whole,):
             rows = data[read : read + plane.count * plane.width // 8].reshape(plane.count, -1)
-            read += rows.size
-            for start, stop in windows(0, plane.count):
-                bits = np.unpackbits(rows[start:stop], axis=1, bitorder="little")
-                dealt = np.ascontiguousarray(bits[:, plane.first : plane.stop])
-                words = streams[0].part(written, written + dealt.size)
-                for stream in streams[1:]:
-                    words ^= stream.part(written, written + dealt.size)
-                kernels.tag_words(dealt, self._key.delta, words.reshape(dealt.shape))
-                place[8 * written : 8 * (written + dealt.size)] = words.view(np.uint8)
-                written += dealt.size
+            self._tag_plane(plane, rows, streams, written, place)
+            read, written = read + rows.size, written + plane.bits
+
+    def _tag_plane(
+        self, plane: Plane, rows: np.ndarray, streams: Sequence[WordStream], before: int, place: np.ndarray
+    ) -> None:
+        """Do so for words whose constant bits are in one place.
+
+        Args:
+            rows: their bytes (count, width / 8).
+            before: how many words of tags stand before theirs, in the streams and in the place.
+        """
+        each = plane.stop - plane.first
+
+        def deal(start: int, stop: int) -> None:
+            bits = np.unpackbits(rows[start:stop], axis=1, bitorder="little")
+            dealt = np.ascontiguousarray(bits[:, plane.first : plane.stop])
+            first, last = before + start * each, before + stop * each
+            words = streams[0].part(first, last)
+            for stream in streams[1:]:
+                words ^= stream.part(first, last)
+            kernels.tag_words(dealt, self._key.delta, words.reshape(dealt.shape))
+            place[8 * first : 8 * last] = words.view(np.uint8)
+
+        in_windows(deal, plane.count, NANOSECONDS_A_WORD * each)
 
     def _deal_zeros(self, closing: Sequence[Correlation]) -> None:
         """Deal shares of nothing, which hide each party's sums in checks."""
