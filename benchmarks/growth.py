@@ -59,7 +59,7 @@ def measure_all(given: argparse.Namespace, link: Link | None) -> list[dict[str, 
     """A row for every point; a cluster for every number of parties."""
     wanted, found, rate = list(points(given)), [], product_rate()
     for parties in sorted({point[3] for point in wanted}):
-        with Cluster.local(parties, link=link) as cluster:
+        with Cluster.local(parties, threads=1, link=link) as cluster:
             for sweep, name, batch, count, bits in wanted:
                 if count == parties:
                     print(f"{sweep}: {name}, batch {batch}, {parties} parties, range {bits or 'own'}", file=sys.stderr)

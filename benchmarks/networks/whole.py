@@ -22,6 +22,7 @@ from parties import Cluster
 from parties.bench.machine import describe_machine, peak_memory
 from parties.client.compiling.cached import compile_cached
 from parties.local.processes import running
+from parties.machine import cores_each
 
 SEED = 3
 
@@ -85,7 +86,7 @@ def main() -> None:
 def measure(path: Path, runs: int, batch: int, parties: int, calibrate: int) -> dict[str, object]:
     """Return what one model took, part by part."""
     model = onnx.load(path)
-    out: dict[str, object] = {"model": path.name, "machine": describe_machine(1)}
+    out: dict[str, object] = {"model": path.name, "machine": describe_machine(cores_each(parties + 1))}
     samples = draw(model, calibrate, SEED + 1) if calibrate else None
     with Cluster.local(parties=parties) as cluster:
         processes = Processes(cluster)

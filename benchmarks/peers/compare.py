@@ -40,7 +40,7 @@ class Ours:
 
     def __init__(self, parties: int, folder: Path, stack: ExitStack) -> None:
         self._stack, self._folder = stack, folder
-        self._cluster = stack.enter_context(Cluster.local(parties))
+        self._cluster = stack.enter_context(Cluster.local(parties, threads=1))
         self._sessions: dict[str, Any] = {}
         self._offline: dict[str, Any] = {}
 

@@ -40,7 +40,7 @@ Ask = Callable[[], dict[str, Any]]
 def ours(given: argparse.Namespace, stack: ExitStack) -> tuple[dict[str, Any], Ask]:
     """Return what is counted of mpc's step, and how to measure it."""
     found, rng = network(given.network)[0], np.random.default_rng(1)
-    cluster = stack.enter_context(Cluster.local(given.parties))
+    cluster = stack.enter_context(Cluster.local(given.parties, threads=1))
     choices: dict[str, Any] = {"loss": LOSSES[0], "optimizer": SGD(RATE), "batch": given.batch, "ranges": {"x": (0, 1)}}
     if given.network in DEEP:
         x = rng.random((2 * given.batch, *found.image), dtype=np.float32)

@@ -7,6 +7,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from parties.machine import cores
+
 _RESET_PEAK = "5"  # to clear_refs: from now on VmHWM counts from here (Linux 4.0)
 
 
@@ -18,17 +20,12 @@ def describe_machine(threads: int) -> dict[str, Any]:
     """
     return {
         "cpu": _cpu_model(),
-        "cores": available_cores(),
+        "cores": cores(),
         "threads": threads,
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "load": round(os.getloadavg()[0], 2),
     }
-
-
-def available_cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu_model() -> str:

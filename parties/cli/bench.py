@@ -14,7 +14,7 @@ from mpc.compiler.onnx.load import Loaded, load_model
 from mpc.compiler.onnx.signature import input_names
 from parties.bench.chart import check_plot, draw_bench
 from parties.bench.inputs import made_up, rows
-from parties.bench.machine import available_cores, describe_machine
+from parties.bench.machine import describe_machine
 from parties.bench.measure import measure
 from parties.bench.plaintext import baselines
 from parties.cli.compiling import compile_for_data
@@ -25,6 +25,7 @@ from parties.client.cluster import Cluster
 from parties.client.running.roles import ACTIVE, PASSIVE, assign
 from parties.local.layout import COORDINATOR
 from parties.local.relay import Link
+from parties.machine import cores, cores_each
 
 _SECONDS = {
     "plaintext_s": "plaintext, onnxruntime, 1 thread",
@@ -96,7 +97,7 @@ def bench(
     link = Link.parse(link_text) if link_text else None
     if plot:
         check_plot(plot)
-    machine, found = describe_machine(threads=1), []
+    machine, found = describe_machine(cores_each(parties + 1)), []
     with display.stages() as stage:
         stage(f"starting a provider and {parties} parties")
         with Cluster.local(parties, link=link, say=display.say) as cluster:
@@ -106,7 +107,7 @@ def bench(
                 names = input_names(loaded)
                 feeds = load_inputs(inputs, names)
                 declared, open_shapes = parse_ranges(ranges, names), parse_shapes(shapes, names)
-                clear = baselines(model, available_cores())
+                clear = baselines(model, cores())
                 for missing in dict.fromkeys(one.missing for one in clear if one.answer is None):
                     display.say(f"note: {model.name}: {missing}")
                 if not feeds:
@@ -140,7 +141,7 @@ def bench(
             f"{through['measured_round_trip_ms']:.2f} ms) and {through['mbit']:g} Mbit/s"
         )
     display.result(
-        f"{machine['cpu']}, {machine['cores']} cores for all processes, {machine['threads']} thread a daemon, "
+        f"{machine['cpu']}, {machine['cores']} cores for all processes, threads of each daemon: {machine['threads']}, "
         f"load {machine['load']} at the start; medians of {min(row['runs_measured'] for row in found)} runs or more"
     )
 

@@ -70,7 +70,7 @@ class Cluster(AtParties, Closing):
     def local(
         cls,
         parties: int = 3,
-        threads: int = 1,
+        threads: int | None = None,
         clients: Sequence[str] = (),
         link: Link | None = None,
         say: Callable[[str], None] | None = None,
@@ -81,6 +81,7 @@ class Cluster(AtParties, Closing):
         They end with this object, or with this process.
 
         Args:
+            threads: that compute at one time in each of them; None: as many as each has cores of this machine.
             clients: names of others who may take part, each with a certificate and a `client_file`.
             link: what lies between any two processes, for measuring; nothing if None.
             say: told what takes long the first time: a line on stderr if None.

@@ -18,7 +18,7 @@ from parties.local.relay import Link, Relay
 
 def start(
     parties: int,
-    threads: int,
+    threads: int | None,
     clients: Sequence[str],
     link: Link | None,
     say: Callable[[str], None] | None,
@@ -30,7 +30,8 @@ def start(
         UsageError: an argument makes no sense.
         ConfigError: a daemon does not start; nothing is left of the others.
     """
-    parties, threads = read_count(parties, "the number of parties", 2), read_count(threads, "the number of threads")
+    parties = read_count(parties, "the number of parties", 2)
+    threads = None if threads is None else read_count(threads, "the number of threads")
     if isinstance(clients, str) or not isinstance(clients, Sequence | Set):
         raise UsageError("clients are a list of names", remedy="clients=('bob', 'carol')")
     if link is not None and not isinstance(link, Link):

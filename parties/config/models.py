@@ -189,8 +189,8 @@ class _Daemon(_Model):
     tls: TlsConfig
     deadlines: Deadlines = Deadlines()
     limits: Limits = Limits()
-    threads: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Threads that a matrix product may use, where a local cluster starts this process."""
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Threads that compute at one time; as many as this process has cores if it is not set."""
     log_level: LogLevel = "info"
     """The least important lines that are written."""
     metrics: Endpoint | None = None

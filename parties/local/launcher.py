@@ -162,7 +162,7 @@ def spawn(member: Member, argv: list[str], reader: int | None, cores: frozenset[
     (member.data_dir / READY).unlink(missing_ok=True)
     if member.log.exists():
         member.log.replace(member.log.with_suffix(".1.jsonl"))  # the last start stays readable, older ones go
-    environment = _environment(member, os.environ, reader)
+    environment, threads = _environment(member, os.environ, reader)
     log = os.open(member.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         child = subprocess.Popen(
@@ -181,23 +181,24 @@ def spawn(member: Member, argv: list[str], reader: int | None, cores: frozenset[
     finally:
         os.close(log)
     children[child.pid] = child
-    if len(cores) >= int(environment["OMP_NUM_THREADS"]):
+    if threads is None or len(cores) >= threads:
         with suppress(OSError):  # it has ended already, or a container's cores have changed
             os.sched_setaffinity(child.pid, cores)
     record = {"pid": child.pid, "birth": birth_of(child.pid), "started": time.time()}
     write_atomic(pid_file(member.folder), json.dumps(record).encode())
 
 
-def _environment(member: Member, environ: Mapping[str, str], reader: int | None) -> dict[str, str]:
+def _environment(member: Member, environ: Mapping[str, str], reader: int | None) -> tuple[dict[str, str], int | None]:
+    """Return a daemon's environment, and how many threads its config asks for; None if that is not said."""
     dropped = tuple(f"MPC_{prefix}" for prefix in _PER_PROCESS)
     kept = {name: value for name, value in environ.items() if not name.startswith(dropped) and name != PARENT_PIPE}
     child = warming.environment(kept)
     config = load(ProviderConfig if member.role == "provider" else PartyConfig, member.config, environ=child)
-    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        child[name] = str(config.threads)
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        child[name] = "1"  # it has threads of its own: see `process/computing.py`
     if reader is not None:
         child[PARENT_PIPE] = str(reader)
-    return child
+    return child, config.threads
 
 
 def await_ready(layout: LocalLayout, deadline: float) -> None:

@@ -42,6 +42,7 @@ from parties.disk import DEFAULT_FOLDER, private_folder, write_atomic
 from parties.entropy import token
 from parties.local.ports import Ports
 from parties.local.processes import running
+from parties.machine import cores_each
 from parties.trust.authority import issue, make_ca
 from parties.trust.chains import DEVELOPMENT_CA
 from parties.trust.identity import CA_CERTIFICATE, CERTIFICATE, KEY, Identity
@@ -120,7 +121,7 @@ class LocalLayout:
         folder: Path,
         parties: int = 3,
         base_port: int | None = None,
-        threads: int = 1,
+        threads: int | None = None,
         clients: Sequence[str] = (),
         relayed: bool = False,
         security: Security | None = None,
@@ -132,7 +133,8 @@ class LocalLayout:
         base_port: the provider's port, the parties' follow; None takes any that are free.
         security: "active": the parties take no sessions of another one, and clients ask for that; "passive": they take
             both; None: as an older layout says, else both.
-        threads, relayed: for new configs; others reach each daemon through a relay, which may be slow: see `routes`.
+        threads: of each daemon, for new configs; None: as many as each of all has cores of this machine.
+        relayed: for new configs; others reach each daemon through a relay, which may be slow: see `routes`.
 
         Raises:
             ConfigError: its daemons run, or a config was changed so that it cannot be read.
@@ -161,6 +163,7 @@ class LocalLayout:
         for name in (*names, COORDINATOR, *clients):
             _certify(folder, name)
         layout = cls(folder, members, clients, ports)
+        threads = cores_each(len(names)) if threads is None else threads
         layout._write_configs(threads, _cluster_id(folder), changed, security)
         return layout
 

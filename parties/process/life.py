@@ -17,6 +17,7 @@ from parties import entropy, telemetry
 from parties.config.models import PartyConfig, ProviderConfig
 from parties.disk import private_folder
 from parties.process import lifeline, native
+from parties.process.computing import use_cores
 from parties.process.heap import keep_memory, loading
 from parties.process.private_memory import keep_private
 from parties.process.watch import Watch
@@ -62,7 +63,8 @@ def begin(config: PartyConfig | ProviderConfig, stack: ExitStack) -> Counters:
     lifeline.watch_parent()
     keep_memory(config.limits.max_kept_bytes)
     telemetry.configure(config.name, config.log_level, native.capture(stack))
-    telemetry.logger().info("starting", version=mpc.__version__, address=config.listen)
+    threads = use_cores(config.threads)
+    telemetry.logger().info("starting", version=mpc.__version__, address=config.listen, threads=threads)
     private_folder(config.data_dir)
     counters = Counters()
     if config.metrics is not None:

@@ -49,7 +49,7 @@ data_dir, behaviour = Path(sys.argv[1]), sys.argv[2]
 if "stubborn" in behaviour:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 lifeline.watch_parent(grace=0.3)
-threads = ",".join(os.environ[f"{name}_NUM_THREADS"] for name in ("OPENBLAS", "OMP", "NUMBA"))
+threads = ",".join(os.environ[f"{name}_NUM_THREADS"] for name in ("OPENBLAS", "OMP", "MKL"))
 print("started", threads, sorted(name for name in os.environ if name.startswith("MPC_")), flush=True)
 if "dies" in behaviour:
     print("last words: the ledger was restored from a backup", file=sys.stderr)
@@ -310,7 +310,7 @@ def test_start_status_stop(layout: LocalLayout, monkeypatch: pytest.MonkeyPatch)
     assert all(os.getpgid(pid) == pid and os.getsid(pid) == pid for pid in pids)
     assert all(line.uptime is not None and 0 <= line.uptime < 60 for line in lines)
     for member in layout.members:
-        assert member.log.read_text() == "started 3,3,3 ['MPC_KERNEL_CACHE', 'MPC_THREADS']\n"
+        assert member.log.read_text() == "started 1,1,1 ['MPC_KERNEL_CACHE', 'MPC_THREADS']\n"
     with pytest.raises(ConfigError, match="running already"):
         start(layout, command=stub())
     with pytest.raises(ConfigError, match="running already"):
