@@ -20,6 +20,10 @@ Coarse = Annotated[int, Field(ge=0, le=57)]
 """Lowest bits of rounded values, of which a gate takes no notice when it compares them."""
 
 
+TABLE = "table"
+"""Names the dealt thermometers, of which a look-up reads a few bits."""
+
+
 @dataclass(frozen=True, repr=False)
 class Look:
     """One party's shares for one look-up in a dealt table: the mask of the leaf words, and the AND node's products."""
@@ -47,7 +51,7 @@ def comparison_correlations(comparison: Comparison, size: int, looks: tuple[str,
     a mask of its own.
     """
     table, node = comparison.table_planes(size), comparison.node_planes(size)
-    specs = [Correlation("table", (comparison.table_bytes * size,), width=8, dependent=True, planes=table)]
+    specs = [Correlation(TABLE, (comparison.table_bytes * size,), width=8, dependent=True, planes=table)]
     for look in looks:
         specs.append(Correlation(f"{look}leaf_mask", (size,), width=comparison.mask_width))
         products = (size, comparison.node_bytes)
@@ -68,7 +72,7 @@ def deal_comparison(
     size = first.size * values.shape[1]
     free, sign = np.empty((len(looks), size), dtype=np.uint8), np.empty(size, dtype=np.uint8)
     c = comparison
-    kernels.deal_thermometers(values, first, second, c.bits, c.shifts, c.widths, run.others("table"), sign)
+    kernels.deal_thermometers(values, first, second, c.bits, c.shifts, c.widths, run.others(TABLE), sign)
     for look, found in zip(looks, free, strict=True):
         mask = run.uniform(f"{look}leaf_mask")
         kernels.deal_nodes(mask, c.product_factors, c.leaf_width, run.others(f"{look}node"), found)
@@ -78,7 +82,7 @@ def deal_comparison(
 
 def take_comparison(run: PartyReading, looks: tuple[str, ...] = ("",)) -> Comparing:
     """Return this party's shares, once."""
-    table = run.take_bits("table")
+    table = run.take_bits(TABLE)
     return Comparing(
         table, tuple(Look(run.take_bits(f"{look}leaf_mask"), run.take_bits(f"{look}node")) for look in looks)
     )

@@ -23,6 +23,7 @@ from mpc import kernels
 from mpc.correlations import Bundle
 from mpc.errors import LocalProtocolError, ReuseError
 from mpc.gates.base import Gate, Opening, mask_name
+from mpc.gates.compare import TABLE
 from mpc.gates.readings import PartyReading
 from mpc.interpret.active.products import fold_product, is_joined, take_offset
 from mpc.interpret.party import Log, PartyRun
@@ -140,7 +141,7 @@ class Audit:
     def prepare_gate(self, gate: Gate) -> None:
         """Do all work for a gate that needs neither inputs nor the coin; gates come in the order of the run's own.
 
-        Field elements are expanded, and whatever gates make of them; words stay seeds until they are read.
+        Field elements are expanded, and whatever gates make of them; and words, but for those of tables.
         """
         reading = TagReading(self, gate)
         kept = take_offset(gate, reading) if is_joined(gate, self.wires) else gate.prepare(reading)
@@ -284,10 +285,13 @@ class TagReading(PartyReading):
         return self._audit.run.bundle.take(self._gate, tag_name(name))
 
     def take_bits(self, name: str) -> BitShare:
-        """Return the tags of dealt bits, once."""
+        """Return the tags of dealt bits, once: all are here, but for those of tables, of which few are looked up."""
         bundle = self._audit.run.bundle
         words, value = bundle.take_words(self._gate, tag_name(name)), bundle.spec(self._gate, name)
-        return SparseTags(value.shape, value.width, words.at, words.part, words.size)
+        if name == TABLE:
+            return SparseTags(value.shape, value.width, words.at, words.part, words.size)
+        whole = words.part(0, words.size)
+        return SparseTags(value.shape, value.width, None, lambda start, stop: whole[start:stop], words.size)
 
     def take_mask(self, wire: str) -> Share:
         """Return the tag of a drawn mask, once; zeros of an input's that has none, since nobody computes with it."""
