@@ -27,6 +27,7 @@ LONGEST = {
     "attack/test_faults.py",
     "attack/test_kept.py",
     "attack/test_one_certificate.py",
+    "attack/test_peers.py",
     "attack/test_stock.py",
     "cli/test_bench.py",
     "cli/test_cluster.py",
@@ -34,9 +35,9 @@ LONGEST = {
     "cli/test_interrupts.py",
     "cli/test_manners.py",
     "gates/test_every_gate.py",
-    "parties/test_large_collections.py",
     "interpret/test_tamper.py",
     "onnx_nodes/test_table.py",
+    "parties/test_estimators.py",
     "parties/test_heap.py",
     "parties/test_inference.py",
     "parties/test_launcher.py",
@@ -44,6 +45,7 @@ LONGEST = {
     "parties/test_owners.py",
     "parties/test_public_weights.py",
     "unit/test_comparison.py",
+    "unit/test_warmup.py",
 }
 """Modules of more than some twenty seconds."""
 _HERE = Path(__file__).parent
