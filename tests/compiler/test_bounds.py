@@ -210,6 +210,7 @@ def test_an_input_that_is_revealed_is_exactly_itself(tmp_path: Path) -> None:
         (("Log",), 1.0, 0.0),
         (("Sqrt",), 1.0, 0.0),
         (("Sqrt",), 1.0, -1.0),
+        (("Sqrt",), 1.0, -(2.0**22)),
     ],
 )
 @pytest.mark.parametrize("factor", [1.7, 1.8, 1.895, 1.97])

@@ -61,6 +61,7 @@ def apply(state: Lowering, x: Value, name: str, parameters: Mapping[str, float],
         return state.combine([found], [-1], x.shape, found.scale)
     if name == "sqrt" and low < 0 < high:
         state.note(f"bounds alone do not show that the argument of {name} is not negative; below 0 it counts as 0")
+        x = state.shorten(x, log2(x.scale) - normalise.shortened_by(x))  # what is below 0 needs room in it, too
         x = replace(x, interval=x.interval.within(0.0, math.inf))
         low = 0.0
     if low <= function.domain:
