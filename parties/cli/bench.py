@@ -12,6 +12,7 @@ import click
 
 from mpc.compiler.onnx.load import Loaded, load_model
 from mpc.compiler.onnx.signature import input_names
+from mpc.plan.link import Link
 from parties.bench.chart import check_plot, draw_bench
 from parties.bench.inputs import made_up, rows
 from parties.bench.machine import describe_machine
@@ -24,7 +25,6 @@ from parties.cli.options import JSON, RANGE, SECRET_WEIGHTS, SHAPE, WEIGHTS, par
 from parties.client.cluster import Cluster
 from parties.client.running.roles import ACTIVE, PASSIVE, assign
 from parties.local.layout import COORDINATOR
-from parties.local.relay import Link
 from parties.machine import cores, cores_each
 
 _SECONDS = {

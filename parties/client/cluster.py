@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from mpc.errors import UsageError
+from mpc.plan.link import Link
 from mpc.plan.plan import Plan
 from parties.agreed.bindings import Binding
 from parties.agreed.keeps import Keep
@@ -36,7 +37,7 @@ from parties.client.session import Session
 from parties.config.load import load
 from parties.config.models import ClusterConfig
 from parties.local.layout import LocalLayout
-from parties.local.relay import Link, Relay
+from parties.local.relay import Relay
 from parties.trust.identity import Identity
 
 if TYPE_CHECKING:

@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 
 from mpc.errors import UsageError
+from mpc.plan.link import Link
 from parties.client.running.feeds import read_count
 from parties.client.running.roles import PASSIVE, read_security
 from parties.local import launcher
 from parties.local.layout import LocalLayout
-from parties.local.relay import Link, Relay
+from parties.local.relay import Relay
 
 
 def start(
@@ -35,7 +36,7 @@ def start(
     if isinstance(clients, str) or not isinstance(clients, Sequence | Set):
         raise UsageError("clients are a list of names", remedy="clients=('bob', 'carol')")
     if link is not None and not isinstance(link, Link):
-        raise UsageError("a link is made from its text", remedy="link=Link.parse('wan'), from parties.local.relay")
+        raise UsageError("a link is made from its text", remedy="link=Link.parse('wan'), from mpc.plan.link")
     asked = read_security(security, PASSIVE)
     folder = Path(tempfile.mkdtemp(prefix="mpc-"))
     layout = relay = None

@@ -20,11 +20,10 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
-from mpc.errors import ConfigError, UsageError
+from mpc.errors import ConfigError
+from mpc.plan.link import Link
 from parties.addresses import Endpoint
 from parties.local.ports import Ports
 
@@ -35,35 +34,6 @@ _LONGEST_TRIAL = 1e-3
 
 Route = tuple[Endpoint, Endpoint]
 """Where to listen, and where that leads."""
-
-
-@dataclass(frozen=True)
-class Link:
-    """A link between two processes: a round trip and a rate.
-
-    Args:
-        round_trip: milliseconds, there and back.
-        rate: megabits a second.
-    """
-
-    round_trip: float
-    rate: float
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read a link from `lan`, `wan`, or MS:MBIT."""
-        try:
-            round_trip, rate = (float(word) for word in _NAMED.get(text.lower(), text).split(":"))
-            if not (0 <= round_trip <= 10_000 and 0.01 <= rate <= 100_000):
-                raise ValueError
-        except ValueError:
-            raise UsageError(
-                f"--link {text!r} is no link", remedy="--link lan, --link wan, or MS:MBIT, as in --link 20:50"
-            ) from None
-        return cls(round_trip, rate)
-
-
-_NAMED = {"lan": "0.3:1000", "wan": "40:100"}
 
 
 class Relay:

@@ -1,0 +1,37 @@
+"""The link between two processes, as somebody declares it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from mpc.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Link:
+    """A link between two processes: a round trip and a rate.
+
+    Args:
+        round_trip: milliseconds, there and back.
+        rate: megabits a second.
+    """
+
+    round_trip: float
+    rate: float
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a link from `lan`, `wan`, or MS:MBIT; UsageError if the text is none."""
+        try:
+            round_trip, rate = (float(word) for word in _NAMED.get(text.lower(), text).split(":"))
+            if not (0 <= round_trip <= 10_000 and 0.01 <= rate <= 100_000):
+                raise ValueError
+        except ValueError:
+            raise UsageError(
+                f"--link {text!r} is no link", remedy="--link lan, --link wan, or MS:MBIT, as in --link 20:50"
+            ) from None
+        return cls(round_trip, rate)
+
+
+_NAMED = {"lan": "0.3:1000", "wan": "40:100"}
