@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import combinations
+from typing import ClassVar
 
 import numpy as np
 
@@ -66,6 +67,8 @@ class Comparison:
         PlanError: fewer than 1 bit, or more than 48; or chunks of no bit, or of too many.
     """
 
+    at_once: ClassVar[bool] = False
+    """Is its bit opened in the round in which its leaf words are?  See `mpc.at_once`."""
     bits: int
     split: int | None = None
 

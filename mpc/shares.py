@@ -173,10 +173,12 @@ class Lane:
         first, second = pairs
         size = first.size * values.shape[1]
         out, sign = np.empty(size, dtype=mask.values.dtype), np.empty(size, dtype=np.uint8)
-        c = comparison
-        kernels.look_up(
-            table.values, values, first, second, c.bits, c.shifts, c.widths, mask.values.reshape(-1), out, sign
-        )
+        c, under = comparison, mask.values.reshape(-1)
+        if c.at_once:
+            tables = table.values.reshape(size, c.table_bytes)
+            kernels.look_up_at_once(tables, values, first, second, c.bits, c.shifts, c.widths, under, out, sign)
+        else:
+            kernels.look_up(table.values, values, first, second, c.bits, c.shifts, c.widths, under, out, sign)
         return BitShare(out, c.leaf_width), sign
 
     def resolve(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from mpc import field as fp
 from mpc import kernels
+from mpc.at_once import AtOnce
 from mpc.comparison import Comparison
 from mpc.conjunction import Nodes
 from mpc.encoding import view_words
@@ -232,6 +234,13 @@ class TagLane(Lane):
         """Return the tags of the masked leaf bits, and the public sign bits."""
         first, second = pairs
         c, size = comparison, first.size * values.shape[1]
+        sign = np.empty(size, dtype=np.uint8)
+        kernels.find_signs(values, first, second, c.bits, sign)
+        if isinstance(c, AtOnce):
+            public = values[first] * (first >= 0)[:, None].astype(np.uint64)
+            public -= values[second] * (second >= 0)[:, None].astype(np.uint64)
+            part = partial(_opened_at_once, c, tags(table), tags(mask), public.reshape(-1))
+            return SparseTags((size,), c.leaf_width, None, part, size * c.leaf_width), sign
 
         def leaves(start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             places = np.empty((stop - start, c.mask_width), dtype=np.int64)
@@ -239,8 +248,6 @@ class TagLane(Lane):
             under = view_words(tags(mask).part(start * c.mask_width, stop * c.mask_width).reshape(places.shape))
             return tags(table).at(places), places, under
 
-        sign = np.empty(size, dtype=np.uint8)
-        kernels.find_signs(values, first, second, c.bits, sign)
         return LeafTags(size, c, self.bit_one, leaves, tags(mask)), sign
 
     def resolve(
@@ -290,6 +297,27 @@ class TagLane(Lane):
             return out
 
         return SparseTags(fresh.shape, 1, None, ands, len(nodes.places) * rows)
+
+
+def _opened_at_once(
+    comparison: AtOnce, table: BitTags, mask: BitTags, values: np.ndarray, start: int, stop: int
+) -> np.ndarray:
+    """Return the tags of what comparisons open at public values, of the words from a place on up to another one; they
+    are those of whole comparisons.
+    """
+    c, width = comparison, comparison.leaf_width
+    one, end = start // width, stop // width
+    out = np.array(mask.part(start, stop)).reshape(end - one, width)
+    told, offset = width - c.chunks, np.arange(one, end, dtype=np.int64) * c.table_words
+    for level, ((size, bits), shift) in enumerate(zip(c.levels, c.shifts, strict=True), start=1):
+        chunk = ((values[one:end] >> shift) & np.uint64((1 << bits) - 1)).astype(np.int64)
+        found = table.at((offset + chunk * size)[:, None] + np.arange(size))
+        if level < c.chunks:
+            first = level * (level - 1) // 2
+            out[:, first : first + level] ^= found[:, :level]
+        out[:, told : told + level] ^= found[:, -level:]
+        offset += size << bits
+    return out.reshape(-1)
 
 
 def tags(bits: BitShare) -> BitTags:

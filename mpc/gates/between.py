@@ -18,9 +18,10 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
+from mpc.at_once import shape
 from mpc.comparison import Comparison
 from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, count
-from mpc.gates.compare import Chunks, Comparing, comparison_correlations, take_comparison
+from mpc.gates.compare import Chunks, Comparing, compared, comparison_correlations, take_comparison, tell
 from mpc.gates.levels import above, above_in_the_clear, compared_bits, deal_levels, looks_of, require_levels
 from mpc.gates.linear import Factor
 from mpc.gates.readings import ClearReading, DealReading, PartyReading
@@ -33,18 +34,19 @@ class Between(Gate):
 
     Shapes:   x, bits: S      Scale: bit = 1
     Deals:    one table; a node and beta for each level
-    Rounds:   2               Opens: leaf words, e
+    Rounds:   2               Opens: leaf words, e; at once no e, and a round less
     Error:    exact with shift 0; else a value less than 2^shift below a level may count as above it
     """
 
     kind: ClassVar[str] = "between"
     results: ClassVar[tuple[str, ...]] = ("bits",)
-    later: ClassVar[tuple[str, ...]] = ("chunks",)
+    later: ClassVar[tuple[str, ...]] = ("chunks", "at_once")
     x: Name
     bits: tuple[Name, ...] = Field(min_length=1, max_length=16)
     levels: tuple[Factor, ...]
     shift: int = Field(ge=0, le=57)
     chunks: Chunks | None = None
+    at_once: bool = False
 
     def check(self, wires: Wires) -> None:
         x = wires[self.x]
@@ -62,16 +64,16 @@ class Between(Gate):
 
     def comparison(self, wires: Wires) -> Comparison:
         """Return the comparison on the bits that are left of x - level."""
-        return Comparison(compared_bits(wires[self.x], self.levels) - self.shift, self.chunks)
+        return shape(compared_bits(wires[self.x], self.levels) - self.shift, self.chunks, self.at_once)
 
     @property
     def _looks(self) -> tuple[str, ...]:
         return looks_of(self.levels)
 
     def openings(self, wires: Wires) -> tuple[tuple[Opening, ...], ...]:
-        shape, width = (count(wires[self.x]),), self.comparison(wires).leaf_width
-        leaves = tuple(Opening(f"{look}leaf", shape, width=width) for look in self._looks)
-        return leaves, tuple(Opening(f"{look}e", shape, width=1) for look in self._looks)
+        size, comparison = (count(wires[self.x]),), self.comparison(wires)
+        leaves = tuple(Opening(f"{look}leaf", size, width=comparison.leaf_width) for look in self._looks)
+        return compared(comparison, leaves, tuple(Opening(f"{look}e", size, width=1) for look in self._looks))
 
     def correlations(self, wires: Wires) -> tuple[Correlation, ...]:
         size = count(wires[self.x])
@@ -95,10 +97,10 @@ class Between(Gate):
         beta = run.take("beta").values
         for place, name in enumerate(self.bits):
             run.set_mask(name, Share(beta[place].reshape(run.shape(name))))
-        return take_comparison(run, self._looks)
+        return take_comparison(run, self.comparison(run.wires), self._looks)
 
     def evaluate(self, run: PartyReading, kept: Comparing) -> Evaluation:
         bits = yield from above(run, self.x, self.comparison(run.wires), self.levels, self.shift, kept)
-        found = yield (*(bit ^ beyond for bit, beyond in zip(bits, bits[1:], strict=False)), bits[-1])
+        found = yield from tell((*(bit ^ beyond for bit, beyond in zip(bits, bits[1:], strict=False)), bits[-1]))
         for name, e in zip(self.bits, found, strict=True):
             run.set(name, e.astype(np.uint64).reshape(run.shape(name)))

@@ -22,9 +22,19 @@ import numpy as np
 from pydantic import Field
 
 from mpc import field as fp
+from mpc.at_once import shape
 from mpc.comparison import Comparison
 from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, count, drawn_masks
-from mpc.gates.compare import Chunks, Comparing, comparison_correlations, deal_comparison, take_comparison
+from mpc.gates.compare import (
+    Chunks,
+    Comparing,
+    compare,
+    compared,
+    comparison_correlations,
+    deal_comparison,
+    take_comparison,
+    tell,
+)
 from mpc.gates.readings import ClearReading, DealReading, PartyReading
 from mpc.shares import Share
 from mpc.wires import Masking, Wires
@@ -46,18 +56,20 @@ class Bound(Gate):
 
     Shapes:   x, out: S       Scale: out = x / 2^shift
     Deals:    r1, beta in F_p; K table words and the node's products
-    Rounds:   3               Opens: leaf words, e, out (2, without out, if that is left unopened)
+    Rounds:   3               Opens: leaf words, e, out (2, without out, if that is left unopened); at once no e, and a
+              round less
     Error:    floor or floor + 1, unbiased, where 0 <= x < (2^width - 1) 2^shift (shift 0: exact, but for a wrap of
               probability x / 2^61, which adds one); outside it is some number of [0, 2^width)
     """
 
     kind: ClassVar[str] = "bound"
-    later: ClassVar[tuple[str, ...]] = ("chunks",)
+    later: ClassVar[tuple[str, ...]] = ("chunks", "at_once")
     x: Name
     out: Name
     width: int = Field(ge=1, le=48)
     shift: int = Field(ge=0, le=58)
     chunks: Chunks | None = None
+    at_once: bool = False
 
     def check(self, wires: Wires) -> None:
         x, out = wires[self.x], wires[self.out]
@@ -73,13 +85,13 @@ class Bound(Gate):
     @property
     def comparison(self) -> Comparison:
         """On `width` bits."""
-        return Comparison(self.width, self.chunks)
+        return shape(self.width, self.chunks, self.at_once)
 
     def openings(self, wires: Wires) -> tuple[tuple[Opening, ...], ...]:
-        shape, out = (count(wires[self.x]),), wires[self.out]
-        leaf = Opening("leaf", shape, width=self.comparison.leaf_width)
-        compared: tuple[tuple[Opening, ...], ...] = ((leaf,), (Opening("e", shape, width=1),))
-        return compared if self._is_unopened(wires) else (*compared, (Opening("y", out.sizes),))
+        size, out = (count(wires[self.x]),), wires[self.out]
+        leaf = Opening("leaf", size, width=self.comparison.leaf_width)
+        rounds = compared(self.comparison, (leaf,), (Opening("e", size, width=1),))
+        return rounds if self._is_unopened(wires) else (*rounds, (Opening("y", out.sizes),))
 
     def correlations(self, wires: Wires) -> tuple[Correlation, ...]:
         size = count(wires[self.x])
@@ -102,14 +114,13 @@ class Bound(Gate):
     def prepare(self, run: PartyReading) -> Prepared:
         size = (count(run.wire(self.out)),)
         mask = Share(fp.zeros(size)) if self._is_unopened(run.wires) else run.take_mask(self.out).reshape(size)
-        return Prepared(mask - run.take("r1"), run.take("beta"), take_comparison(run))
+        return Prepared(mask - run.take("r1"), run.take("beta"), take_comparison(run, self.comparison))
 
     def evaluate(self, run: PartyReading, kept: Prepared) -> Evaluation:
-        lane, (look,) = run.lane, kept.comparing.looks
+        lane = run.lane
         c1 = self._residue(run.public(self.x))
-        leaf, none = lane.look_up(self.comparison, kept.comparing.table, c1.reshape(1, -1), look.mask)
-        (leaf_word,) = yield (leaf,)
-        (e,) = yield (lane.resolve(self.comparison, leaf_word, look.mask, look.node, none),)
+        bits = yield from compare(lane, self.comparison, kept.comparing, (c1.reshape(1, -1),))
+        (e,) = yield from tell(tuple(bits))
         over = lane.select_bit(e, kept.beta).times(1 << self.width)
         y = (lane.const(c1) + kept.masked + over).reshape(run.shape(self.out))
         if self._is_unopened(run.wires):

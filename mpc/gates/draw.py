@@ -28,7 +28,7 @@ from pydantic import Field
 from mpc import field as fp
 from mpc.comparison import Comparison
 from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, count
-from mpc.gates.compare import Look, comparison_correlations, deal_comparison, take_comparison
+from mpc.gates.compare import Look, comparison_correlations, deal_comparison, resolved, take_comparison
 from mpc.gates.readings import ClearReading, DealReading, PartyReading
 from mpc.shares import BitShare, Share
 from mpc.wires import Masking, Scale, Wire, Wires
@@ -113,9 +113,9 @@ class Draw(Gate):
     def prepare(self, run: PartyReading) -> Prepared:
         size = self.digits(run.wire(self.out))
         c, levels = run.common("c", (size,), self.width).astype(np.uint64), self._levels(size)
-        beta, dealt = run.take("beta"), take_comparison(run, _LOOKS)
+        beta, dealt = run.take("beta"), take_comparison(run, self.comparison, _LOOKS)
         leaves = [
-            run.lane.look_up(self.comparison, dealt.table, place.reshape(1, -1), look.mask)[0]
+            run.lane.look_up(self.comparison, look.table, place.reshape(1, -1), look.mask)[0]
             for place, look in zip(((c - levels) & self._low, c), dealt.looks, strict=True)
         ]
         return Prepared(tuple(leaves), dealt.looks, beta, (c < levels).astype(np.uint8))
@@ -124,7 +124,7 @@ class Draw(Gate):
         lane, comparison = run.lane, self.comparison
         opened = yield kept.leaves
         moved, plain = (
-            lane.resolve(comparison, leaf, look.mask, look.node, public)
+            resolved(lane, comparison, leaf, look, public)
             for leaf, look, public in zip(opened, kept.looks, (kept.below, np.zeros_like(kept.below)), strict=True)
         )
         (e,) = yield (moved ^ plain,)

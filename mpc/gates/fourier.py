@@ -36,12 +36,22 @@ from pydantic import Field
 
 from mpc import field as fp
 from mpc import kernels, tables, truncation
+from mpc.at_once import shape
 from mpc.comparison import Comparison
 from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, count, drawn_mask, drawn_masks
-from mpc.gates.compare import Chunks, Comparing, comparison_correlations, deal_comparison, take_comparison
+from mpc.gates.compare import (
+    Chunks,
+    Comparing,
+    compare,
+    compared,
+    comparison_correlations,
+    deal_comparison,
+    take_comparison,
+    tell,
+)
 from mpc.gates.readings import ClearReading, DealReading, PartyReading
 from mpc.kernels import waves as plain_waves
-from mpc.shares import BitShare, Share
+from mpc.shares import Share
 from mpc.wires import MAX_BITS, Frozen, Masking, Wires
 
 _LOOKS = ("over_", "under_")
@@ -96,12 +106,13 @@ class Fourier(Gate):
 
     Shapes:   x, out: S           Scale: x: 2^window units a period; out: any
     Deals:    2J elements; clamped: 4J + 2 elements, one table, two nodes
-    Rounds:   1 (3 if clamped)    Opens: (leaf words, 2 bits,) out (0 and nothing, if that is left unopened: no clamp)
+    Rounds:   1 (3 if clamped)    Opens: (leaf words, 2 bits,) out (0 and nothing, if that is left unopened: no clamp);
+              at once no bits, and a round less
     Error:    that of the series, plus J units of its integer tables
     """
 
     kind: ClassVar[str] = "fourier"
-    later: ClassVar[tuple[str, ...]] = ("fine", "chunks")
+    later: ClassVar[tuple[str, ...]] = ("fine", "chunks", "at_once")
     x: Name
     out: Name
     window: int = Field(ge=8, le=tables.MOST_WINDOW)
@@ -113,6 +124,7 @@ class Fourier(Gate):
     clamp: Clamp | None = None
     fine: int = Field(default=0, ge=0, le=20)
     chunks: Chunks | None = None
+    at_once: bool = False
 
     @property
     def terms(self) -> int:
@@ -149,7 +161,7 @@ class Fourier(Gate):
         """Return the comparison of x - threshold, whose bound is two bits above x's."""
         if self.clamp is None:
             raise self.refuse("not clamped")
-        return Comparison(wires[self.x].bits + 2 - self.clamp.shift, self.chunks)
+        return shape(wires[self.x].bits + 2 - self.clamp.shift, self.chunks, self.at_once)
 
     def openings(self, wires: Wires) -> tuple[tuple[Opening, ...], ...]:
         if self._is_unopened(wires):
@@ -157,9 +169,10 @@ class Fourier(Gate):
         out = (Opening("z", wires[self.out].sizes),)
         if self.clamp is None:
             return (out,)
-        shape, width = (count(wires[self.x]),), self.comparison(wires).leaf_width
-        leaves = tuple(Opening(f"{look}leaf", shape, width=width) for look in _LOOKS)
-        return (leaves, (Opening("over", shape, width=1), Opening("out", shape, width=1)), out)
+        size, comparison = (count(wires[self.x]),), self.comparison(wires)
+        leaves = tuple(Opening(f"{look}leaf", size, width=comparison.leaf_width) for look in _LOOKS)
+        bits = (Opening("over", size, width=1), Opening("out", size, width=1))
+        return (*compared(comparison, leaves, bits), out)
 
     def correlations(self, wires: Wires) -> tuple[Correlation, ...]:
         size = count(wires[self.x])
@@ -222,7 +235,7 @@ class Fourier(Gate):
             return Prepared(mask, waves, None)
         masked = run.take("beta_waves")
         betas = run.take("beta_over"), run.take("beta_out")
-        return Prepared(mask, waves, Clamped(masked, *betas, take_comparison(run, _LOOKS)))
+        return Prepared(mask, waves, Clamped(masked, *betas, take_comparison(run, self.comparison(run.wires), _LOOKS)))
 
     def evaluate(self, run: PartyReading, kept: Prepared) -> Evaluation:
         lane, clamped = run.lane, kept.clamped
@@ -231,9 +244,9 @@ class Fourier(Gate):
             inside, rest = lane.const(np.ones_like(c)), None
             flips, chosen = np.zeros(c.shape, dtype=np.uint8), np.empty((0, c.size), dtype=np.uint64)
         else:
-            leaves, signs = self._look_up(run, clamped.comparing, self.clamp, c)
-            opened = yield leaves
-            over, out = yield self._bits(run, clamped.comparing, opened, signs)
+            places, comparison = self._places(run, self.clamp, c), self.comparison(run.wires)
+            over, under = yield from compare(lane, comparison, clamped.comparing, places, flips=(0, 1))
+            over, out = yield from tell((over, over ^ under))
             beyond = lane.select_bit(out, clamped.beta_out)
             inside = lane.const(np.ones_like(c)) - beyond
             flips, chosen = out, clamped.beta_waves.values
@@ -252,26 +265,8 @@ class Fourier(Gate):
     def _is_unopened(self, wires: Wires) -> bool:
         return self.clamp is None and wires[self.out].masking is Masking.UNOPENED
 
-    def _look_up(
-        self, run: PartyReading, kept: Comparing, clamp: Clamp, c: np.ndarray
-    ) -> tuple[tuple[BitShare, ...], tuple[np.ndarray, ...]]:
-        """Both masked leaf words, and the public sign bits beside them."""
-        comparison, bits = self.comparison(run.wires), run.wire(self.x).bits + 2
-        leaves, signs = [], []
-        for look, level in zip(kept.looks, (clamp.high, clamp.low), strict=True):
-            rounded = truncation.offset(fp.add_int(c, -level), bits) >> np.uint64(clamp.shift)
-            leaf, sign = run.lane.look_up(comparison, kept.table, rounded.reshape(1, -1), look.mask)
-            leaves.append(leaf)
-            signs.append(sign)
-        return tuple(leaves), tuple(signs)
-
-    def _bits(
-        self, run: PartyReading, kept: Comparing, opened: tuple[np.ndarray, ...], signs: tuple[np.ndarray, ...]
-    ) -> tuple[BitShare, BitShare]:
-        """Shares of over and out, each under its beta."""
-        comparison, lane = self.comparison(run.wires), run.lane
-        over, under = (
-            lane.resolve(comparison, leaf, look.mask, look.node, sign)
-            for look, leaf, sign in zip(kept.looks, opened, signs, strict=True)
-        )
-        return over, over ^ under ^ lane.const_bits(np.ones(under.shape, dtype=np.uint8))
+    def _places(self, run: PartyReading, clamp: Clamp, c: np.ndarray) -> list[np.ndarray]:
+        """Return where to look up whether x is above the interval, and whether it is not below."""
+        bits = run.wire(self.x).bits + 2
+        rounded = (truncation.offset(fp.add_int(c, -level), bits) for level in (clamp.high, clamp.low))
+        return [(each >> np.uint64(clamp.shift)).reshape(1, -1) for each in rounded]

@@ -10,7 +10,7 @@ from mpc import field as fp
 from mpc import truncation
 from mpc.comparison import Comparison
 from mpc.gates.base import Gate
-from mpc.gates.compare import Comparing, deal_comparison
+from mpc.gates.compare import Bits, Comparing, compare, deal_comparison
 from mpc.gates.readings import ClearReading, DealReading, PartyReading
 from mpc.shares import BitShare, Share
 from mpc.wires import MAX_BITS, Wire
@@ -50,17 +50,9 @@ def deal_levels(run: DealReading, name: str, comparison: Comparison, levels: Seq
 
 def above(
     run: PartyReading, name: str, comparison: Comparison, levels: Sequence[int], shift: int, kept: Comparing
-) -> Generator[tuple[Share | BitShare, ...], tuple[np.ndarray, ...], list[BitShare]]:
-    """Open the leaf words of all levels in one round; return this party's shares of [x >= level], level by level."""
+) -> Generator[tuple[Share | BitShare, ...], tuple[np.ndarray, ...], list[Bits]]:
+    """Open the leaf words of all levels in one round; return the bits [x >= level], level by level."""
     public, bits = run.public(name).reshape(-1), compared_bits(run.wires[name], levels)
-    leaves, signs = [], []
-    for look, level in zip(kept.looks, levels, strict=True):
-        rounded = truncation.offset(fp.add_int(public, -level), bits) >> np.uint64(shift)
-        leaf, sign = run.lane.look_up(comparison, kept.table, rounded.reshape(1, -1), look.mask)
-        leaves.append(leaf)
-        signs.append(sign)
-    opened = yield tuple(leaves)
-    return [
-        run.lane.resolve(comparison, leaf, look.mask, look.node, sign)
-        for look, leaf, sign in zip(kept.looks, opened, signs, strict=True)
-    ]
+    rounded = (truncation.offset(fp.add_int(public, -level), bits) >> np.uint64(shift) for level in levels)
+    found = yield from compare(run.lane, comparison, kept, [each.reshape(1, -1) for each in rounded])
+    return found

@@ -44,10 +44,21 @@ from pydantic import Field
 
 from mpc import field as fp
 from mpc import kernels, truncation
+from mpc.at_once import shape
 from mpc.comparison import Comparison
 from mpc.conjunction import MONOMIALS, Nodes, tree_level
 from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, count, drawn_masks
-from mpc.gates.compare import Chunks, Coarse, Comparing, comparison_correlations, deal_comparison, take_comparison
+from mpc.gates.compare import (
+    Chunks,
+    Coarse,
+    Comparing,
+    compare,
+    compared,
+    comparison_correlations,
+    deal_comparison,
+    take_comparison,
+    tell,
+)
 from mpc.gates.readings import ClearReading, DealReading, PartyReading
 from mpc.gates.selection import (
     choice_correlations,
@@ -95,7 +106,8 @@ class Maximum(Gate):
     Shapes:   x (..., n); value, index (..., 1); bit (..., n)    Scale: value = x / 2^shift; index, bit = 1
     Deals:    a comparison a pair; an AND tree, gamma (and r1, m, gamma r1, gamma m) an element; direct: 12 for each
               candidate in place of those
-    Rounds:   3 + levels of the tree  Opens: leaf words, pairs, the tree's bits, outputs (but a value left unopened)
+    Rounds:   3 + levels of the tree  Opens: leaf words, pairs, the tree's bits, outputs (but a value left unopened);
+              at once there are no pairs, and a round less
     Error:    the truncation's; ties go to the first index, or the last; needs |x| < 2^k - 2^shift, or n times as
               much room where there is an index and something is rounded off: up to n units decide nothing there;
               coarse: the value may be up to 2^(coarse + 1) below the largest, and room is of 2^(shift + coarse)
@@ -103,7 +115,7 @@ class Maximum(Gate):
 
     kind: ClassVar[str] = "maximum"
     results: ClassVar[tuple[str, ...]] = ("value", "index", "bit")
-    later: ClassVar[tuple[str, ...]] = ("bit", "chunks", "coarse", "direct")
+    later: ClassVar[tuple[str, ...]] = ("bit", "chunks", "coarse", "direct", "at_once")
     x: Name
     value: Name | None = None
     index: Name | None = None
@@ -114,6 +126,7 @@ class Maximum(Gate):
     chunks: Chunks | None = None
     coarse: Coarse = 0
     direct: bool = False
+    at_once: bool = False
 
     def check(self, wires: Wires) -> None:
         x = wires[self.x]
@@ -145,7 +158,7 @@ class Maximum(Gate):
 
     def comparison(self, wires: Wires) -> Comparison:
         """Return the comparison on q + 1 bits, q = k - shift, less those that it passes over."""
-        return Comparison(wires[self.x].bits - self._dropped + 1, self.chunks)
+        return shape(wires[self.x].bits - self._dropped + 1, self.chunks, self.at_once)
 
     @property
     def _dropped(self) -> int:
@@ -184,10 +197,9 @@ class Maximum(Gate):
     def openings(self, wires: Wires) -> tuple[tuple[Opening, ...], ...]:
         n, rows = self._sizes(wires)
         pairs = (len(self._pairs(n)[0]) * rows,)
-        rounds: list[tuple[Opening, ...]] = [
-            (Opening("leaf", pairs, width=self.comparison(wires).leaf_width),),
-            (Opening("pairs", pairs, width=1),),
-        ]
+        comparison = self.comparison(wires)
+        leaves = (Opening("leaf", pairs, width=comparison.leaf_width),)
+        rounds = list(compared(comparison, leaves, (Opening("pairs", pairs, width=1),)))
         for level, nodes in enumerate(self._levels(n)):
             rounds.append((Opening(f"and{level}", (len(nodes.places), rows), width=1),))
         if opened := self._opened(wires):
@@ -203,10 +215,10 @@ class Maximum(Gate):
         specs = list(drawn_masks(*(wires[name] for name in self._results)))
         specs += comparison_correlations(self.comparison(wires), pairs)
         for level, nodes in enumerate(self._levels(n)):
-            shape = (len(nodes.places), rows)
+            sizes = (len(nodes.places), rows)
             planes = nodes.planes(rows)
-            specs.append(Correlation(f"node{level}", shape, width=MONOMIALS, dependent=True, planes=planes))
-            specs.append(Correlation(f"fresh{level}", shape, width=1))
+            specs.append(Correlation(f"node{level}", sizes, width=MONOMIALS, dependent=True, planes=planes))
+            specs.append(Correlation(f"fresh{level}", sizes, width=1))
         if self.direct:
             return (*specs, *choice_correlations((n, rows)))
         if self.value is None:
@@ -217,17 +229,17 @@ class Maximum(Gate):
         bits, n = run.wire(self.x).bits, run.shape(self.x)[-1]
         run.require_room(self.x, self._dropped, n if self._apart else 1)
         x, coin = run.value(self.x), run.coin(self.x)
-        y, compared = (truncation.reference(x, coin, bits, shift) for shift in (self.shift, self._dropped))
-        counted = compared + self._apart * np.arange(n)
+        y, judged = (truncation.reference(x, coin, bits, shift) for shift in (self.shift, self._dropped))
+        counted = judged + self._apart * np.arange(n)
         best = n - 1 - counted[..., ::-1].argmax(axis=-1) if self.last else counted.argmax(axis=-1)
         if self.value is not None:
-            top, found = (np.take_along_axis(each, best[..., None], axis=-1) for each in (y, compared))
+            top, found = (np.take_along_axis(each, best[..., None], axis=-1) for each in (y, judged))
             wins = found > 0 if self.last else found >= 0  # zero is the last candidate
             run.set(self.value, np.where(wins, top, 0) if self.rectify else top)
         if self.index is not None:
             run.set(self.index, best[..., None])
         if self.bit is not None:
-            chosen = (np.arange(n) == best[..., None]) & ((compared >= 0) | (not self.rectify))
+            chosen = (np.arange(n) == best[..., None]) & ((judged >= 0) | (not self.rectify))
             run.set(self.bit, chosen.astype(np.int64))
 
     def deal(self, run: DealReading) -> None:
@@ -259,7 +271,7 @@ class Maximum(Gate):
         masks = {
             name: run.take_mask(name) if name in opened else Share(fp.zeros(run.shape(name))) for name in self._results
         }
-        comparing = take_comparison(run)
+        comparing = take_comparison(run, self.comparison(run.wires))
         if self.direct:
             return Prepared(masks, comparing, (), Share(fp.zeros((n, 1))), None, take_choices(run))
         levels = tuple(
@@ -273,18 +285,14 @@ class Maximum(Gate):
 
     def evaluate(self, run: PartyReading, kept: Prepared) -> Evaluation:
         lane, comparison = run.lane, self.comparison(run.wires)
-        table, (look,) = kept.comparing.table, kept.comparing.looks
         n, rows = self._sizes(run.wires)
         bits = run.wire(self.x).bits
         c, c1 = truncation.opened(run.public(self.x).reshape(rows, n), bits, self._dropped)
         c1 -= np.uint64(1 << (bits - self._dropped))  # so that zero's is 0; modulo 2^64 is modulo 2^(q+2) as well
         if self._apart:
             c1 += (self._apart * np.arange(n)).astype(np.uint64)[:, None]
-        looked_up, loses = lane.look_up(comparison, table, c1, look.mask, self._pairs(n))
-        (leaf,) = yield (looked_up,)
-        public = loses if self.last else loses ^ np.uint8(1)
-        wins = lane.resolve(comparison, leaf, look.mask, look.node, public)
-        (opened,) = yield (wins,)
+        wins = yield from compare(lane, comparison, kept.comparing, (c1,), self._pairs(n), (int(not self.last),))
+        (opened,) = yield from tell(tuple(wins))
         for nodes, (node, fresh) in zip(self._levels(n), kept.levels, strict=True):
             won = opened.reshape(-1, rows)
             (opened,) = yield (lane.conjunction(nodes, won, node, fresh),)

@@ -36,9 +36,20 @@ from pydantic import Field
 
 from mpc import field as fp
 from mpc import truncation
+from mpc.at_once import shape
 from mpc.comparison import Comparison
 from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, count, drawn_masks
-from mpc.gates.compare import Chunks, Coarse, Comparing, comparison_correlations, deal_comparison, take_comparison
+from mpc.gates.compare import (
+    Chunks,
+    Coarse,
+    Comparing,
+    compare,
+    compared,
+    comparison_correlations,
+    deal_comparison,
+    take_comparison,
+    tell,
+)
 from mpc.gates.readings import ClearReading, DealReading, PartyReading
 from mpc.gates.selection import deal_selection, selection_correlations, take_selection
 from mpc.shares import Selected, Share
@@ -67,14 +78,15 @@ class Relu(Gate):
     Shapes:   x, out, bit: S      Scale: out = x / 2^shift, bit = 1
     Deals:    r1, m, beta, beta r1, beta m in F_p; K table words and the node's products; for a ceiling one more element
               and node
-    Rounds:   3               Opens: leaf words, e, out (2, without out, if that is left unopened); a ceiling's too
+    Rounds:   3               Opens: leaf words, e, out (2, without out, if that is left unopened); a ceiling's too;
+              at once there is no e, and a round less
     Error:    the truncation's: floor or floor + 1, and up to 2^coarse; needs |x| < 2^k - (1 + ceiling) 2^(shift +
               coarse)
     """
 
     kind: ClassVar[str] = "relu"
     results: ClassVar[tuple[str, ...]] = ("out", "bit")
-    later: ClassVar[tuple[str, ...]] = ("bit", "ceiling", "chunks", "coarse")
+    later: ClassVar[tuple[str, ...]] = ("bit", "ceiling", "chunks", "coarse", "at_once")
     x: Name
     out: Name
     shift: int = Field(ge=0, le=58)
@@ -82,6 +94,7 @@ class Relu(Gate):
     ceiling: int | None = Field(default=None, gt=0, lt=1 << 58)
     chunks: Chunks | None = None
     coarse: Coarse = 0
+    at_once: bool = False
 
     def check(self, wires: Wires) -> None:
         x, out = wires[self.x], wires[self.out]
@@ -108,7 +121,7 @@ class Relu(Gate):
 
     def comparison(self, wires: Wires) -> Comparison:
         """Return the comparison on q = k - shift bits, less those that it passes over."""
-        return Comparison(wires[self.x].bits - self._dropped, self.chunks)
+        return shape(wires[self.x].bits - self._dropped, self.chunks, self.at_once)
 
     @property
     def _dropped(self) -> int:
@@ -116,26 +129,26 @@ class Relu(Gate):
         return self.shift + self.coarse
 
     def openings(self, wires: Wires) -> tuple[tuple[Opening, ...], ...]:
-        shape = (count(wires[self.x]),)
-        width = self.comparison(wires).leaf_width
-        compared = (
-            tuple(Opening(f"{look}leaf", shape, width=width) for look in self._looks),
-            tuple(Opening(f"{look}e", shape, width=1) for look in self._looks),
+        size, comparison = (count(wires[self.x]),), self.comparison(wires)
+        rounds = compared(
+            comparison,
+            tuple(Opening(f"{look}leaf", size, width=comparison.leaf_width) for look in self._looks),
+            tuple(Opening(f"{look}e", size, width=1) for look in self._looks),
         )
         out = wires[self.out]
-        return compared if out.masking is Masking.UNOPENED else (*compared, (Opening("y", out.sizes),))
+        return rounds if out.masking is Masking.UNOPENED else (*rounds, (Opening("y", out.sizes),))
 
     def correlations(self, wires: Wires) -> tuple[Correlation, ...]:
         size = count(wires[self.x])
-        compared = comparison_correlations(self.comparison(wires), size, self._looks)
+        tables = comparison_correlations(self.comparison(wires), size, self._looks)
         over = () if self.ceiling is None else (Correlation("over", (size,), dependent=True),)
-        return (*drawn_masks(wires[self.out]), *compared, *selection_correlations("beta", (1, size)), *over)
+        return (*drawn_masks(wires[self.out]), *tables, *selection_correlations("beta", (1, size)), *over)
 
     def reference(self, run: ClearReading) -> None:
         run.require_room(self.x, self._dropped, 1 + (self.ceiling or 0))
         x, coin, bits = run.value(self.x), run.coin(self.x), run.wire(self.x).bits
-        y, compared = (truncation.reference(x, coin, bits, shift) for shift in (self.shift, self._dropped))
-        above = compared >= 0
+        y, judged = (truncation.reference(x, coin, bits, shift) for shift in (self.shift, self._dropped))
+        above = judged >= 0
         run.set(self.out, np.where(above, y if self.ceiling is None else np.minimum(y, self.ceiling), 0))
         if self.bit is not None:
             inside = above if self.ceiling is None else above & (y < self.ceiling)
@@ -160,24 +173,16 @@ class Relu(Gate):
         selected = take_selection(run, "beta")
         if self.bit is not None:
             run.set_mask(self.bit, Share(selected.bit.reshape(run.shape(self.bit))))
-        comparing = take_comparison(run, self._looks)
+        comparing = take_comparison(run, self.comparison(run.wires), self._looks)
         return Prepared(mask, selected, comparing, None if self.ceiling is None else run.take("over"))
 
     def evaluate(self, run: PartyReading, kept: Prepared) -> Evaluation:
         lane, bits, comparison = run.lane, run.wire(self.x).bits, self.comparison(run.wires)
-        table, looks = kept.comparing.table, kept.comparing.looks
         c, c1 = truncation.opened(run.public(self.x).reshape(-1, 1), bits, self.shift)
         levels = (0,) if self.ceiling is None else (0, self.ceiling)  # taken off modulo 2^64, so modulo 2^(q+1) as well
-        found = [
-            lane.look_up(comparison, table, (c1 - np.uint64(level)) >> np.uint64(self.coarse), look.mask)
-            for look, level in zip(looks, levels, strict=True)
-        ]
-        leaves = yield tuple(leaf for leaf, _ in found)
-        bit, *over = (
-            lane.resolve(comparison, leaf, look.mask, look.node, sign)
-            for leaf, look, (_, sign) in zip(leaves, looks, found, strict=True)
-        )
-        e, *above = yield (bit ^ over[0], over[0]) if over else (bit,)
+        places = [(c1 - np.uint64(level)) >> np.uint64(self.coarse) for level in levels]
+        bit, *over = yield from compare(lane, comparison, kept.comparing, places)
+        e, *above = yield from tell((bit ^ over[0], over[0]) if over else (bit,))
         if self.bit is not None:
             run.set(self.bit, e.astype(np.uint64).reshape(run.shape(self.bit)))
         mask = kept.mask.reshape((e.size,))

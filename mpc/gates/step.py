@@ -20,9 +20,10 @@ import numpy as np
 from pydantic import Field
 
 from mpc import field as fp
+from mpc.at_once import shape
 from mpc.comparison import Comparison
 from mpc.gates.base import Correlation, Evaluation, Gate, Name, Opening, count, drawn_masks
-from mpc.gates.compare import Chunks, Comparing, comparison_correlations, take_comparison
+from mpc.gates.compare import Bits, Chunks, Comparing, compared, comparison_correlations, take_comparison, tell
 from mpc.gates.levels import above, above_in_the_clear, compared_bits, deal_levels, looks_of, require_levels
 from mpc.gates.linear import Factor
 from mpc.gates.readings import ClearReading, DealReading, PartyReading
@@ -46,17 +47,19 @@ class Step(Gate):
 
     Shapes:   x: S, out: S + (levels)      Scale: out: any (a bit divided by it)
     Deals:    one table; a node and beta for each level
-    Rounds:   3               Opens: leaf words, e, out (2, without out, if that is left unopened)
+    Rounds:   3               Opens: leaf words, e, out (2, without out, if that is left unopened); at once no e, and a
+              round less
     Error:    exact with shift 0; else a value less than 2^shift below a level may count as above it
     """
 
     kind: ClassVar[str] = "step"
-    later: ClassVar[tuple[str, ...]] = ("chunks",)
+    later: ClassVar[tuple[str, ...]] = ("chunks", "at_once")
     x: Name
     out: Name
     levels: tuple[Factor, ...] = Field(min_length=1, max_length=64)
     shift: int = Field(ge=0, le=57)
     chunks: Chunks | None = None
+    at_once: bool = False
 
     def check(self, wires: Wires) -> None:
         x, out = wires[self.x], wires[self.out]
@@ -69,18 +72,17 @@ class Step(Gate):
 
     def comparison(self, wires: Wires) -> Comparison:
         """Return the comparison on the bits that are left of x - level."""
-        return Comparison(compared_bits(wires[self.x], self.levels) - self.shift, self.chunks)
+        return shape(compared_bits(wires[self.x], self.levels) - self.shift, self.chunks, self.at_once)
 
     @property
     def _looks(self) -> tuple[str, ...]:
         return looks_of(self.levels)
 
     def openings(self, wires: Wires) -> tuple[tuple[Opening, ...], ...]:
-        shape, width = (count(wires[self.x]),), self.comparison(wires).leaf_width
-        leaves = tuple(Opening(f"{look}leaf", shape, width=width) for look in self._looks)
-        bits = Opening("e", (len(self.levels), *shape), width=1)
-        out = wires[self.out]
-        return (leaves, (bits,)) if self._is_unopened(wires) else (leaves, (bits,), (Opening("z", out.sizes),))
+        size, comparison = (count(wires[self.x]),), self.comparison(wires)
+        leaves = tuple(Opening(f"{look}leaf", size, width=comparison.leaf_width) for look in self._looks)
+        rounds = compared(comparison, leaves, (Opening("e", (len(self.levels), *size), width=1),))
+        return rounds if self._is_unopened(wires) else (*rounds, (Opening("z", wires[self.out].sizes),))
 
     def correlations(self, wires: Wires) -> tuple[Correlation, ...]:
         size = count(wires[self.x])
@@ -100,12 +102,12 @@ class Step(Gate):
     def prepare(self, run: PartyReading) -> Prepared:
         unopened = self._is_unopened(run.wires)
         mask = Share(fp.zeros(run.shape(self.out))) if unopened else run.take_mask(self.out)
-        return Prepared(mask, run.take("beta"), take_comparison(run, self._looks))
+        return Prepared(mask, run.take("beta"), take_comparison(run, self.comparison(run.wires), self._looks))
 
     def evaluate(self, run: PartyReading, kept: Prepared) -> Evaluation:
         comparison = self.comparison(run.wires)
         bits = yield from above(run, self.x, comparison, self.levels, self.shift, kept.comparing)
-        (e,) = yield (BitShare.stack(bits),)
+        (e,) = yield from tell((self._stacked(bits),))
         number = run.lane.select_bit(e, kept.beta).values  # (levels, elements)
         out = np.ascontiguousarray(number.T).reshape(run.shape(self.out))
         if self._is_unopened(run.wires):
@@ -113,6 +115,9 @@ class Step(Gate):
             return
         (z,) = yield (Share(out) + kept.mask,)
         run.set(self.out, z)
+
+    def _stacked(self, bits: list[Bits]) -> Bits:
+        return BitShare.stack(bits) if isinstance(bits[0], BitShare) else np.stack(bits)
 
     def _is_unopened(self, wires: Wires) -> bool:
         return wires[self.out].masking is Masking.UNOPENED

@@ -138,6 +138,10 @@ def _plan() -> Plan:
         for bit, of in product((f"d{x}", f"b{x}"), (x, f"v{x}")):  # of each element, and of one for all
             name = f"{bit}{of}"
             add(Select(name=name, x=of, bit=bit, out=name, shift=0), bits + 1, scale, holders=_OWNER)
+        for left in (6, 18, 38)[: 1 if bits < 18 else 3]:  # opened words of one byte, two and four
+            name = f"o{x}{left}"
+            at_once = Relu(name=name, x=x, out=name, shift=0, coarse=bits - left, at_once=True)
+            add(at_once, bits, scale, holders=_OWNER)
         gates.append(Between(name=f"i{x}", x=x, bits=(f"i{x}", f"j{x}"), levels=(-1, 2), shift=0))
         wires.extend(_bit(each) for each in gates[-1].writes)
         pieces = Pieces(name=f"p{x}", xs=(x, x), bits=(f"i{x}", f"j{x}"), shifts=(1, 1), out=f"p{x}")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         scale,
         sub,
     )
+    from mpc.kernels.at_once import settle
     from mpc.kernels.comparing import deal_nodes, resolve_node, resolve_short_node
     from mpc.kernels.products import dot_rows, multiply_patches, recombine_images, split_images
     from mpc.kernels.scalar import P
@@ -52,12 +53,14 @@ if TYPE_CHECKING:
     and_nodes: Spanned
     choose: Spanned
     deal_and_nodes: Spanned
+    deal_at_once: Spanned
     deal_selected: Spanned
     deal_thermometers: Spanned
     deal_waves: Spanned
     gather_tiles: Spanned
     join_digits: Spanned
     look_up: Spanned
+    look_up_at_once: Spanned
     matmul_thin: Spanned
     multiply_points: Spanned
     multiply_windows: Spanned
@@ -82,6 +85,7 @@ __all__ = [
     "choose",
     "count_not_canonical",
     "deal_and_nodes",
+    "deal_at_once",
     "deal_nodes",
     "deal_selected",
     "deal_thermometers",
@@ -95,6 +99,7 @@ __all__ = [
     "gather_tiles",
     "join_digits",
     "look_up",
+    "look_up_at_once",
     "mask_61",
     "matmul_thin",
     "mul",
@@ -115,6 +120,7 @@ __all__ = [
     "scatter_tiles",
     "select",
     "select_words",
+    "settle",
     "split_digits",
     "split_images",
     "split_limbs",
@@ -124,7 +130,9 @@ __all__ = [
     "tiles_to_points",
 ]
 
-DEALING = frozenset({"deal_and_nodes", "deal_nodes", "deal_selected", "deal_thermometers", "deal_waves"})
+DEALING = frozenset(
+    {"deal_and_nodes", "deal_at_once", "deal_nodes", "deal_selected", "deal_thermometers", "deal_waves"}
+)
 """Loops that a provider uses and a party does not."""
 EVALUATING = frozenset(
     {
@@ -132,11 +140,13 @@ EVALUATING = frozenset(
         "add_series",
         "and_nodes",
         "look_up",
+        "look_up_at_once",
         "offset_columns",
         "resolve_node",
         "resolve_short_node",
         "select",
         "select_words",
+        "settle",
     }
 )
 """Loops that a party uses and a provider does not."""
@@ -185,9 +195,20 @@ def __getattr__(name: str) -> Any:
 
 def loop(name: str) -> Any:
     """Return what was compiled of this name, which computes all in one thread; or the constant."""
-    from mpc.kernels import arrays, comparing, conjunctions, products, scalar, selecting, series, tagging, tiles
+    from mpc.kernels import (
+        arrays,
+        at_once,
+        comparing,
+        conjunctions,
+        products,
+        scalar,
+        selecting,
+        series,
+        tagging,
+        tiles,
+    )
 
-    modules = (arrays, comparing, conjunctions, products, scalar, selecting, series, tagging, tiles)
+    modules = (arrays, at_once, comparing, conjunctions, products, scalar, selecting, series, tagging, tiles)
     return next(vars(module)[name] for module in modules if name in vars(module))
 
 

@@ -12,7 +12,7 @@ from mpc.plan.plan import Plan
 from mpc.plan.tagging import gate_tags, tagged_masks
 from mpc.wires import Wires
 
-_USUAL = {"chunks": None, "coarse": 0, "direct": False}
+_USUAL = {"chunks": None, "coarse": 0, "direct": False, "at_once": False}
 """Say of comparisons what gates of plans that are not checked do."""
 
 
@@ -26,6 +26,7 @@ class Choice:
         chunks: into which it is cut.
         passed_over: lowest bits of the values that are not compared.
         direct: the AND of two comparisons is left to the selection, which saves a round.
+        at_once: what it finds is opened in one round in place of two.
         dealt: bytes.
         otherwise: bytes that would be dealt if it compared all bits, cut as an unchecked run's; None if that many bits
             cannot be compared.
@@ -38,6 +39,7 @@ class Choice:
     chunks: int
     passed_over: int
     direct: bool
+    at_once: bool
     dealt: int
     otherwise: int | None
 
@@ -48,7 +50,8 @@ class Choice:
         less = f", without the lowest {self.passed_over}" if self.passed_over else ""
         round_less = ", and a round less by a choice of two bits at once" if self.direct else ""
         instead = "" if self.otherwise is None else f", {self.otherwise:,} if it compared as in an unchecked run"
-        return f"{cut}{less}{round_less}: {self.dealt:,} bytes{instead}"
+        another = ", and a round less by opening what it finds at once" if self.at_once else ""
+        return f"{cut}{less}{round_less}{another}: {self.dealt:,} bytes{instead}"
 
 
 def choices(plan: Plan, batch: int = 1) -> list[Choice]:
@@ -69,6 +72,7 @@ def choices(plan: Plan, batch: int = 1) -> list[Choice]:
                 comparison.chunks,
                 getattr(gate, "coarse", 0),
                 getattr(gate, "direct", False),
+                comparison.at_once,
                 _dealt(gate, bound.wire, needed),
                 _otherwise(gate, bound.wire, needed),
             )

@@ -11,6 +11,7 @@ from blake3 import blake3
 
 from mpc import field as fp
 from mpc import tables
+from mpc.at_once import AtOnce
 from mpc.correlations import Bundle, BundleId, CorrectionsDigest, corrected_party, expand, sub_seed
 from mpc.encoding import canonical
 from mpc.entry import entries
@@ -90,6 +91,7 @@ def plan_of(kind: str) -> Builder:
         ),
         "truncate": lambda: b.gate(Truncate(name="g", x="x", out="z", shift=8), wire("z", (B, 3), 13)),
         "relu": lambda: b.gate(Relu(name="g", x="x", out="z", shift=8), wire("z", (B, 3), 13)),
+        "relu, at once": lambda: b.gate(Relu(name="g", x="x", out="z", shift=8, at_once=True), wire("z", (B, 3), 13)),
         "fourier": lambda: b.gate(
             Fourier(name="g", x="x", out="z", table=tables.sincos_digest(), **WAVE), wire("z", (B, 3), 50)
         ),
@@ -120,7 +122,7 @@ def plan_of(kind: str) -> Builder:
 
 
 KINDS = ["matmul", "matmul, derived", "matmul, secret", "multiply", "multiply, derived", "multiply, stored",
-         "convolution", "convolution, derived", "convolution, secret", "truncate", "relu", "fourier",
+         "convolution", "convolution, derived", "convolution, secret", "truncate", "relu", "relu, at once", "fourier",
          "fourier, clamped", "maximum", "maximum, rectified", "step", "between", "pieces"]  # fmt: skip
 
 
@@ -199,6 +201,13 @@ def relu(p: Plain) -> None:
     assert (free == beta ^ (r1 >> np.uint64(12) & np.uint64(1))).all()
 
 
+def relu_at_once(p: Plain) -> None:
+    """The tables are those of r1, and what hides the opened bit is what the masks of the words say."""
+    r1, mask, shape = p.masks["x"].reshape(-1) >> np.uint64(8), p["leaf_mask"], AtOnce(12)
+    assert (p["table"] == naive.tables_at_once(shape, r1, mask)).all()
+    assert (naive.settled(shape, mask) ^ (r1 >> np.uint64(12) & np.uint64(1)) == bit(p["beta"])).all()
+
+
 def waves(r: np.ndarray) -> np.ndarray:
     return fp.from_signed(harmonics(r, 30, 2, 10))
 
@@ -270,7 +279,8 @@ EQUATIONS: dict[str, Callable[[Plain], None]] = {
     "multiply, stored": bilinear(times, "x", "v"),
     "convolution": bilinear(convolved, "left", "k"), "convolution, derived": bilinear(convolved, "left", "k"),
     "convolution, secret": bilinear(convolved, "left", "filters"),
-    "truncate": truncate, "relu": relu, "fourier": fourier, "fourier, clamped": fourier_clamped,
+    "truncate": truncate, "relu": relu, "relu, at once": relu_at_once,
+    "fourier": fourier, "fourier, clamped": fourier_clamped,
     "maximum": maximum, "maximum, rectified": maximum, "step": step,
     "between": between, "pieces": pieces,
 }  # fmt: skip

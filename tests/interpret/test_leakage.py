@@ -55,6 +55,7 @@ def plan_of(kind: str) -> Plan:
     if kind == "convolution, secret":
         b.gate(Combine(name="s", xs=(), factors=(), stored="k", out="y"), wire("y", (2, 1, 2), 12, **inherited))
     slide = {"windows": Windows(kernel=(2,), strides=(1,), dilations=(1,), pads=((1, 0),), groups=2)}
+    at_once, ones = {"at_once": True}, wire("z", (B, 4, 2), 1)
     made: dict[str, tuple[Gate, Wire]] = {
         "matmul": (Matmul(name="g", x="x", weight="w", out="z"), wire("z", (B, 4), 50, f)),
         "matmul, derived": (Matmul(name="g", x="x", weight="w", out="z"), wire("z", (B, 4), 50, f, **derived)),
@@ -76,6 +77,13 @@ def plan_of(kind: str) -> Plan:
         ),
         "maximum": (Maximum(name="g", x="x", value="z", shift=8), wire("z", (B, 1), 23)),
         "maximum, rectified": (Maximum(name="g", x="x", value="z", shift=8, rectify=True), wire("z", (B, 1), 23)),
+        "relu, at once": (Relu(name="g", x="x", out="z", shift=8, ceiling=1 << 12, **at_once), wire("z", (B, 4), 23)),
+        "maximum, at once": (Maximum(name="g", x="x", value="z", shift=8, **at_once), wire("z", (B, 1), 23)),
+        "step, at once": (Step(name="g", x="x", levels=(0, 1 << 20), shift=8, out="z", **at_once), ones),
+        "fourier, at once": (
+            Fourier(name="g", x="x", out="z", table=table, clamp=clamp, **at_once, **wave),
+            wire("z", (B, 4), 50),
+        ),
         "relu, ceiling": (Relu(name="g", x="x", out="z", shift=8, ceiling=1 << 12), wire("z", (B, 4), 23)),
         "pieces": (
             Pieces(name="g", xs=("f", "x"), bits=("d", "e"), shifts=(16, 8), out="z"),
@@ -83,7 +91,7 @@ def plan_of(kind: str) -> Plan:
         ),
         "select": (Select(name="g", x="x", bit="d", shift=8, out="z"), wire("z", (B, 4), 23)),
         "select, window": (Select(name="g", x="x", bit="d", shift=8, out="z"), wire("z", (B, 4), 23)),
-        "step": (Step(name="g", x="x", levels=(0, 1 << 20), shift=8, out="z"), wire("z", (B, 4, 2), 1)),
+        "step": (Step(name="g", x="x", levels=(0, 1 << 20), shift=8, out="z"), ones),
     }
     flipped = wire("d", (B, 4), 1, masking=Masking.FLIPPED)
     if kind == "select":
@@ -104,13 +112,17 @@ def plan_of(kind: str) -> Plan:
 
 KINDS = ["matmul", "matmul, derived", "matmul, secret", "convolution", "convolution, derived", "convolution, secret",
          "multiply", "truncate", "relu", "bound", "fourier", "fourier, clamped", "maximum", "maximum, rectified",
-         "pieces", "relu, ceiling", "select", "select, window", "step"]  # fmt: skip
+         "pieces", "relu, ceiling", "relu, at once", "maximum, at once", "step, at once", "fourier, at once",
+          "select", "select, window", "step"]  # fmt: skip
 SQUARES = {"multiply", "matmul, secret"}
 # how far results of two runs lie apart: a truncation's coin; a series' integer factors, rounded at other points
 ROUNDING = {
     "truncate": 1,
     "relu": 1,
     "relu, ceiling": 1,
+    "relu, at once": 1,
+    "maximum, at once": 1,
+    "fourier, at once": 1 << 23,
     "pieces": 1 << 8,
     "select": 1,
     "select, window": 1,

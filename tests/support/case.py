@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
+from mpc.at_once import MOST_CHUNKS
 from mpc.comparison import CHUNK_BITS, MAX_CHUNKS
 from mpc.gates.multiply import Multiply
 from mpc.gates.open import Open
@@ -89,9 +91,12 @@ def rounded(y: np.ndarray, x: np.ndarray, shift: int) -> None:
 
 
 @st.composite
-def chunked(draw: Draw, bits: int) -> int | None:
-    """Into how many chunks a gate cuts a comparison on so many bits, if it says so."""
-    return draw(st.one_of(st.none(), st.integers(-(-bits // CHUNK_BITS), min(bits, MAX_CHUNKS))))
+def how_compared(draw: Draw, bits: int) -> dict[str, Any]:
+    """How a gate compares so many bits: at once or in two rounds, and in how many chunks, if it says so."""
+    at_once = bits <= MOST_CHUNKS * CHUNK_BITS and draw(st.booleans())
+    most = MOST_CHUNKS if at_once else MAX_CHUNKS
+    chunks = draw(st.one_of(st.none(), st.integers(-(-bits // CHUNK_BITS), min(bits, most))))
+    return {"chunks": chunks, "at_once": at_once}
 
 
 def shifted(draw: Draw, most: int) -> tuple[int, int]:

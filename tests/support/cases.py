@@ -27,7 +27,7 @@ from mpc.gates.truncate import Truncate
 from mpc.gaussian import reach
 from mpc.wires import MAX_BITS, Masking
 from tests.support.bilinear_cases import convolution_case, matmul_case, multiply_case
-from tests.support.case import Case, Limits, add_unopened, chunked, finish, rounded, scales, shapes, shifted
+from tests.support.case import Case, Limits, add_unopened, finish, how_compared, rounded, scales, shapes, shifted
 from tests.support.case import Draw as Drawing
 from tests.support.linear_cases import (
     combine_case,
@@ -80,11 +80,11 @@ def relu_case(draw: Drawing) -> Case:
     bit, mask = draw(st.booleans()), draw(st.sampled_from([Masking.DRAWN, Masking.UNOPENED]))
     coarse = 0 if ceiling else draw(st.integers(0, min(bits - shift - 1, 6)))
     drop = shift + coarse
-    chunks = draw(chunked(bits - drop))
+    cut = draw(how_compared(bits - drop))
     b = Builder()
     b.enter("x", shape, bits, scale)
     out = wire("y", shape, bits - shift, scale / (1 << shift), masking=mask)
-    settings = {"shift": shift, "ceiling": ceiling or None, "chunks": chunks, "coarse": coarse}
+    settings = {"shift": shift, "ceiling": ceiling or None, "coarse": coarse, **cut}
     gate = Relu(name="r", x="x", out="y", bit="d" if bit else None, **settings)
     b.gate(gate, out, *[wire("d", shape, 1, masking=Masking.FLIPPED)] * bit)
     finish(b, "y", mask is Masking.DRAWN)
@@ -181,7 +181,7 @@ def maximum_case(draw: Drawing, most: int = 18) -> Case:
         rectify=rectify,
         bit="d" if bit else None,
         coarse=coarse,
-        chunks=draw(chunked(bits - shift - coarse + 1)),
+        **draw(how_compared(bits - shift - coarse + 1)),
         direct=rectify and candidates == 2 and not bit and draw(st.booleans()),
     )
     flipped = [wire("d", (*head, candidates), 1, masking=Masking.FLIPPED)] * bit
@@ -251,7 +251,7 @@ def step_case(draw: Drawing) -> Case:
     shape = draw(st.one_of(shapes(), st.just(())))
     b = Builder()
     b.enter("x", shape, bits, Fraction(1 << 7))
-    gate = Step(name="s", x="x", levels=levels, shift=shift, out="y", chunks=draw(chunked(left - shift)))
+    gate = Step(name="s", x="x", levels=levels, shift=shift, out="y", **draw(how_compared(left - shift)))
     mask = draw(st.sampled_from([Masking.DRAWN, Masking.UNOPENED]))
     b.gate(gate, wire("y", (*shape, len(levels)), draw(st.integers(1, 3)), draw(scales), masking=mask))
     finish(b, "y", mask is Masking.DRAWN)
@@ -298,7 +298,7 @@ def fourier_case(draw: Drawing) -> Case:
         table=tables.sincos_digest(),
         clamp=clamp,
         fine=fine,
-        chunks=None if clamp is None else draw(chunked(bits + 2 - clamp.shift)),
+        **({} if clamp is None else draw(how_compared(bits + 2 - clamp.shift))),
     )
     b.gate(gate, wire("z", shape, MAX_BITS, Fraction(3, 5)))
     b.output("z")
@@ -355,7 +355,7 @@ def bound_case(draw: Drawing) -> Case:
     b.enter("x", shape, bits, scale)
     mask = draw(st.sampled_from([Masking.DRAWN, Masking.UNOPENED]))
     out = wire("y", shape, draw(st.integers(width, MAX_BITS)), scale / (1 << shift), masking=mask)
-    b.gate(Bound(name="b", x="x", out="y", width=width, shift=shift, chunks=draw(chunked(width))), out)
+    b.gate(Bound(name="b", x="x", out="y", width=width, shift=shift, **draw(how_compared(width))), out)
     finish(b, "y", mask is Masking.DRAWN)
 
     def judge(v: Arrays) -> None:

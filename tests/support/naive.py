@@ -6,6 +6,7 @@ from itertools import combinations
 
 import numpy as np
 
+from mpc.at_once import AtOnce
 from mpc.comparison import Comparison
 from mpc.windows import Windows
 
@@ -65,3 +66,36 @@ def products(comparison: Comparison, mask: np.ndarray) -> np.ndarray:
     width = -(-len(wanted) // 8)
     found = np.frombuffer(b"".join(row.to_bytes(width, "little") for row in rows), dtype=np.uint8)
     return found.reshape(*mask.shape, width).copy()
+
+
+def _masks_at_once(chunks: int, word: int) -> tuple[list[list[int]], list[int]]:
+    """(nu of each level but the last, beta and then mu of each level) of one word of masks."""
+    bits = iter([word >> place & 1 for place in range(chunks * (chunks + 1) // 2)])
+    nu = [[next(bits) for _ in range(level)] for level in range(1, chunks)]
+    told = [next(bits) for _ in range(chunks)]
+    for level in reversed(range(1, chunks)):
+        for k in range(level):
+            told[k] ^= nu[level - 1][k] & told[level]
+    return nu, told
+
+
+def settled(shape: AtOnce, mask: np.ndarray) -> np.ndarray:
+    """The bits under which the results of comparisons at once are opened."""
+    return np.array([_masks_at_once(shape.chunks, word)[1][0] for word in mask.reshape(-1).tolist()], dtype=np.uint64)
+
+
+def tables_at_once(shape: AtOnce, r: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The dealt tables' bytes, comparison by comparison, level by level, value by value."""
+    out = []
+    for value, word in zip(r.reshape(-1).tolist(), mask.reshape(-1).tolist(), strict=True):
+        nu, told = _masks_at_once(shape.chunks, word)
+        found: list[int] = []
+        for level, (shift, width) in enumerate(zip(shape.shifts.tolist(), shape.widths.tolist(), strict=True), start=1):
+            a, chunk = [*(nu[level - 2] if level > 1 else []), 1], (value >> shift) % (1 << width)
+            last = level == shape.chunks
+            for v in range(1 << width):
+                if not last:
+                    found += [k & (chunk == v) for k in a]
+                found += [k & (chunk + (0 if last else told[level]) > v) for k in a]
+        out.append(sum(bit << place for place, bit in enumerate(found)).to_bytes(shape.table_bytes, "little"))
+    return np.frombuffer(b"".join(out), dtype=np.uint8).copy()

@@ -11,7 +11,7 @@ from mpc.gates.between import Between
 from mpc.gates.pieces import Pieces
 from mpc.gates.select import Select
 from mpc.wires import MAX_BITS, Masking
-from tests.support.case import Case, chunked, shapes
+from tests.support.case import Case, how_compared, shapes
 from tests.support.case import Draw as Drawing
 from tests.support.plans import Builder, Shape, wire
 from tests.support.worlds import Arrays
@@ -29,7 +29,7 @@ def add_between(draw: Drawing, b: Builder, shape: Shape, bits: int) -> Found:
     compared = bits + (2 if any(levels) else 1)
     shift = draw(st.sampled_from([s for s in (0, 1, 3, 9, compared - 1) if s < compared and compared - s <= 48]))
     names = [f"d{place}" for place in range(len(levels))]
-    gate = Between(name="b", x="x", bits=names, levels=levels, shift=shift, chunks=draw(chunked(compared - shift)))
+    gate = Between(name="b", x="x", bits=names, levels=levels, shift=shift, **draw(how_compared(compared - shift)))
     b.gate(gate, *(wire(name, shape, 1, masking=Masking.FLIPPED) for name in names))
     return levels, shift, names
 

@@ -192,7 +192,31 @@ def _maps(b: Builder) -> None:
     b.output("h")
 
 
+def _at_once(b: Builder) -> None:
+    """Every gate that compares, in a round less."""
+    quarter, settings = Fraction(1, 4), {"shift": 2, "at_once": True}
+    b.enter("x", (B, 2), 12)
+    b.gate(
+        Relu(name="r", x="x", out="y", bit="d", ceiling=99, **settings),
+        wire("y", (B, 2), 10, quarter),
+        wire("d", (B, 2), 1, **FLIPPED),
+    )
+    b.gate(Select(name="s", x="x", bit="d", out="g", shift=2), wire("g", (B, 2), 11, quarter))
+    b.gate(Relu(name="t", x="x", out="h", coarse=3, chunks=5, **settings), wire("h", (B, 2), 10, quarter))
+    b.gate(Maximum(name="m", x="x", value="k", rectify=True, **settings), wire("k", (B, 1), 11, quarter))
+    b.gate(Step(name="l", x="x", levels=(0, 99), out="i", **settings), wire("i", (B, 2, 2), 1))
+    bits = [wire(name, (B, 2), 1, **FLIPPED) for name in ("e", "f")]
+    b.gate(Between(name="b", x="x", bits=("e", "f"), levels=(-99, 99), **settings), *bits)
+    b.gate(Pieces(name="p", xs=("x", "x"), bits=("e", "f"), shifts=(4, 4), out="j"), wire("j", (B, 2), 9, quarter / 4))
+    b.gate(Bound(name="w", x="x", width=8, out="u", **settings), wire("u", (B, 2), 8, quarter))
+    wave = {"window": 12, "constant": 5, "cosines": (9,), "sines": (1,), "dealt_bits": 10}
+    clamp, table = Clamp(low=-999, high=999, below=-70000, above=70000, shift=2), tables.sincos_digest()
+    b.gate(Fourier(name="c", x="x", out="z", table=table, clamp=clamp, at_once=True, **wave), wire("z", (B, 2), 20))
+    b.output("y", "g", "h", "k", "i", "j", "u", "z")
+
+
 PLANS: dict[str, Callable[[Builder], None]] = {
+    "at once": _at_once,
     "bound": _bound,
     "convolution": _convolution,
     "fourier": _fourier,

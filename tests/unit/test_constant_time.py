@@ -37,9 +37,17 @@ LOOPS: dict[str, tuple[tuple[types.Type, ...], tuple[str, ...]]] = {
         (of(U64, 2), PLACES, PLACES, I64, MASK, MASK, of(U8), of(U8), *SPAN),
         ("values", "table"),
     ),
+    "deal_at_once": (
+        (of(U64, 2), PLACES, PLACES, I64, MASK, MASK, of(U16), of(U8, 2), of(U8), of(U8), *SPAN),
+        ("values", "mask", "table"),
+    ),
     "deal_nodes": ((of(U8), of(I64, 2), I64, of(U8, 2), of(U8)), ("mask", "node")),
     "look_up": (
         (of(U8), of(U64, 2), PLACES, PLACES, I64, MASK, MASK, of(U8), of(U8), of(U8), *SPAN),
+        ("table", "mask"),
+    ),
+    "look_up_at_once": (
+        (of(U8, 2), of(U64, 2), PLACES, PLACES, I64, MASK, MASK, of(U16), of(U16), of(U8), *SPAN),
         ("table", "mask"),
     ),
     "resolve_node": (
@@ -99,10 +107,19 @@ LOOPS: dict[str, tuple[tuple[types.Type, ...], tuple[str, ...]]] = {
     "scatter_tiles": ((of(U64, 3), *[I64] * 4, of(U64, 4), *SPAN), ("tiles", "out")),
 }
 """Argument types of every kernel that is given secrets, and which arguments those are."""
-NOTHING_SECRET = {"P", "find_signs", "find_words", "number_blocks", "offset_columns"}
+NOTHING_SECRET = {"P", "find_signs", "find_words", "number_blocks", "offset_columns", "settle"}
 """They read opened values alone."""
 ONLY_CALL_OTHERS = {"recombine_images", "split_images"}
-QUICK = ("deal_waves", "add_series", "deal_nodes", "deal_and_nodes", "split_limbs", "recombine", "count_not_canonical")
+QUICK = (
+    "deal_at_once",
+    "deal_waves",
+    "add_series",
+    "deal_nodes",
+    "deal_and_nodes",
+    "split_limbs",
+    "recombine",
+    "count_not_canonical",
+)
 
 
 def test_every_kernel_is_looked_at() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from mpc import field as fp
 from mpc import kernels, prg
+from mpc.at_once import AtOnce
 from mpc.convolution import Filters, convolve
 from mpc.kernels import cores
 from mpc.prg import WordStream, expand_field, expand_words
@@ -193,6 +194,24 @@ def test_convolutions(monkeypatch: pytest.MonkeyPatch, images: int, filters: int
 
 
 @pytest.mark.usefixtures("eager")
+@pytest.mark.usefixtures("eager")
+def test_comparisons_at_once() -> None:
+    rng, c, pairs, rows = np.random.default_rng(5), AtOnce(18), (np.array([0, 1]), np.array([1, -1])), 700
+    r, places = (rng.integers(0, 1 << 61, (2, rows), dtype=np.uint64) for _ in range(2))
+    mask = rng.integers(0, 1 << c.mask_width, 2 * rows).astype(np.uint16)
+
+    def compute() -> list[np.ndarray]:
+        table, opened = np.zeros((2 * rows, c.table_bytes), dtype=np.uint8), np.empty_like(mask)
+        signs, free, found = (np.empty(2 * rows, dtype=np.uint8) for _ in range(3))
+        shape = (*pairs, c.bits, c.shifts, c.widths, mask)
+        kernels.deal_at_once(r, *shape, table, signs, free)
+        kernels.look_up_at_once(table, places, *shape, opened, signs)
+        kernels.settle(opened, c.chunks, signs, found)
+        return [table, free, opened, signs, found]
+
+    on_threads(compute)
+
+
 def test_words_of_one_stream_that_several_threads_ask_for() -> None:
     stream, places = WordStream(seed(3)), np.arange(999, -1, -1)
 

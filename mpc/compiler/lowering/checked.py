@@ -15,6 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from mpc.at_once import fewest_words
 from mpc.comparison import fewest_tags
 from mpc.compiler.graph.graph import MOVES, Node
 from mpc.compiler.lowering.builder import Lowering, Value
@@ -94,5 +95,5 @@ def _recut(gate: Gate, wires: Mapping[str, Wire]) -> Gate:
         return gate
     comparison = gate.comparison if isinstance(gate, Bound) else gate.comparison(wires)
     looks = sum(spec.name.endswith("leaf_mask") for spec in gate.correlations(wires))
-    chunks = fewest_tags(comparison.bits, looks)
+    chunks = fewest_words(comparison.bits) if comparison.at_once else fewest_tags(comparison.bits, looks)
     return gate if chunks == comparison.chunks else gate.model_copy(update={"chunks": chunks})

@@ -288,7 +288,7 @@ class TagReading(PartyReading):
         """Return the tags of dealt bits, once: all are here, but for those of tables, of which few are looked up."""
         bundle = self._audit.run.bundle
         words, value = bundle.take_words(self._gate, tag_name(name)), bundle.spec(self._gate, name)
-        if name == TABLE:
+        if name.endswith(TABLE):
             return SparseTags(value.shape, value.width, words.at, words.part, words.size)
         whole = words.part(0, words.size)
         return SparseTags(value.shape, value.width, None, lambda start, stop: whole[start:stop], words.size)
