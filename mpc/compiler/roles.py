@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from mpc.plan.link import Link
 from mpc.plan.plan import Security
 
 
@@ -21,6 +22,7 @@ class Roles:
         public_weights: the model is no secret: all parties and the provider are told its weights.
         secret_weights: patterns (`fnmatch`) of names of constants and nodes whose weights stay secret even so.
         security: what whoever opens sessions of it fears of parties; see `Plan`.
+        link: what lies between the processes, if it is declared: what a round and a byte cost.
     """
 
     model_owner: str = "coordinator"
@@ -33,6 +35,7 @@ class Roles:
     together: dict[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     security: Security = "passive"
     secret_weights: tuple[str, ...] = ()
+    link: Link | None = None
 
     def owner(self, given: str) -> str:
         """Return the owner of an input."""

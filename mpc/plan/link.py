@@ -33,5 +33,9 @@ class Link:
             ) from None
         return cls(round_trip, rate)
 
+    def seconds(self, rounds: int, size: float) -> float:
+        """Return how long so many rounds, in each of which both send at once, and so many bytes take."""
+        return rounds * self.round_trip / 2e3 + 8 * size / (self.rate * 1e6)
+
 
 _NAMED = {"lan": "0.3:1000", "wan": "40:100"}

@@ -92,7 +92,7 @@ def bench(
     """Measure MODELs (ONNX) among parties and in the clear, by turns, in a local cluster of --parties.
 
     --json prints an array of objects, one for each model and batch. --link puts milliseconds (there and back) and
-    megabits a second between all processes: lan is 0.3:1000, wan 40:100.
+    megabits a second between all processes: lan is 0.3:1000, wan 40:100; plans are compiled for it.
     """
     link = Link.parse(link_text) if link_text else None
     if plot:
@@ -113,7 +113,7 @@ def bench(
                 if not feeds:
                     display.say(f"note: {model.name}: no --input; rows are made up, spread over each input's range")
                 for each in (PASSIVE, ACTIVE) if security == ACTIVE else (PASSIVE,):
-                    roles = assign(COORDINATOR, weights=weights, security=each, secret_weights=secret_weights)
+                    roles = assign(COORDINATOR, None, None, weights, each, secret_weights, link)
                     compiled = compile_for_data(display, loaded, feeds, declared, open_shapes, roles)
                     started = time.perf_counter()
                     with cluster.open(compiled) as session:

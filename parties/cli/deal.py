@@ -12,7 +12,7 @@ from mpc.errors import UsageError
 from mpc.plan.plan import Plan
 from parties.cli.display import Display, seconds, size
 from parties.cli.model import Choices, read_plan
-from parties.cli.options import CLUSTER, FOLDER, JSON, OWNER, RANGE, RECIPIENT, SECURITY, SHAPE, cluster_file
+from parties.cli.options import CLUSTER, FOLDER, JSON, LINK, OWNER, RANGE, RECIPIENT, SECURITY, SHAPE, cluster_file
 from parties.client.cluster import Cluster, Stock
 from parties.client.running import stocks as ordering
 from parties.client.running.feeds import split
@@ -35,6 +35,7 @@ from parties.client.running.roles import parse_roles, read_security, refuse_mach
 @OWNER
 @RECIPIENT
 @SECURITY
+@LINK
 @RANGE
 @SHAPE
 @FOLDER
@@ -52,6 +53,7 @@ def deal(
     owners: tuple[str, ...],
     recipients: tuple[str, ...],
     security: str | None,
+    link: str | None,
     ranges: tuple[str, ...],
     shapes: tuple[str, ...],
     folder: Path,
@@ -67,7 +69,7 @@ def deal(
         raise UsageError("no model is given", remedy="mpc deal MODEL.onnx --runs N")
     with Cluster.connect(cluster_file(cluster, folder)) as connected:
         least = read_security(security, connected.config.security)
-        roles = parse_roles(connected.config.name, owners, recipients, security=least)
+        roles = parse_roles(connected.config.name, owners, recipients, security=least, link=link)
         plan = read_plan(display, model, Choices(ranges, shapes, (), roles)) if model is not None else None
         if listing:
             _list(display, connected.stocks(plan), as_json)

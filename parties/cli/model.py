@@ -31,6 +31,7 @@ from parties.cli.options import (
     CLUSTER,
     FOLDER,
     JSON,
+    LINK,
     OWNER,
     PLAN_SECURITY,
     RANGE,
@@ -102,6 +103,7 @@ def _choices(command: Callable[..., None]) -> Callable[..., None]:
     @WEIGHTS
     @SECRET_WEIGHTS
     @PLAN_SECURITY
+    @LINK
     @noise_options
     @wraps(command)
     def chosen(
@@ -114,10 +116,11 @@ def _choices(command: Callable[..., None]) -> Callable[..., None]:
         weights: str,
         secret_weights: tuple[str, ...],
         security: Security,
+        link: str | None,
         noise: Wanted,
         **others: Any,
     ) -> None:
-        roles = parse_roles(client, owners, recipients, weights, security, secret_weights)
+        roles = parse_roles(client, owners, recipients, weights, security, secret_weights, link)
         command(choices=Choices(ranges, shapes, samples, roles, noise), **others)
 
     return chosen

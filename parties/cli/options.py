@@ -49,6 +49,12 @@ SECURITY = click.option(
 PLAN_SECURITY = click.option(
     "--security", type=click.Choice([PASSIVE, ACTIVE]), default=PASSIVE, show_default=True, help=_CHECKED
 )
+LINK = click.option(
+    "--link",
+    metavar="LINK",
+    help="What lies between the processes: lan, wan or MS:MBIT. Where rounds are dear, comparisons take one less, for "
+    "more bytes; the choice is part of the plan.",
+)
 GRANTED_SECURITY = click.option(
     "--security",
     type=click.Choice([PASSIVE, ACTIVE]),

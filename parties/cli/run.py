@@ -22,6 +22,7 @@ from parties.cli.options import (
     CLUSTER,
     FOLDER,
     JSON,
+    LINK,
     OWNER,
     RANGE,
     RECIPIENT,
@@ -75,6 +76,7 @@ from parties.trust.identity import Identity
 @click.option("--batch", type=click.IntRange(1), help="How many rows there are, if none of your inputs says it.")
 @CLUSTER
 @SECURITY
+@LINK
 @WEIGHTS
 @SECRET_WEIGHTS
 @RANGE
@@ -99,6 +101,7 @@ def run(
     batch: int | None,
     cluster: Path | None,
     security: str | None,
+    link: str | None,
     weights: str,
     secret_weights: tuple[str, ...],
     ranges: tuple[str, ...],
@@ -132,7 +135,7 @@ def run(
         stage("compiling")
         path = None if parties is not None else cluster_file(cluster, folder)
         me, ours = whose(path)
-        roles = parse_roles(me, owners, recipients, weights, security_for(path, security), secret_weights)
+        roles = parse_roles(me, owners, recipients, weights, security_for(path, security), secret_weights, link)
         who = others(roles, me)
         _require_ticket(who, ticket, parties, in_folder(folder))
         said = Said(model, inputs, data, ranges, shapes, samples, roles, kept, noise)

@@ -41,6 +41,18 @@ def test_counts_are_those_of_inspect(tmp_path: Path) -> None:
         assert row["runs_measured"] == 2 and row["slowdown_total"] > row["slowdown_online"] > 1
 
 
+def test_a_link_is_inspected_as_it_is_measured(tmp_path: Path) -> None:
+    tiny_model(tmp_path / "tiny.onnx")
+    words, reports = ("tiny.onnx", "--range", "-4:4", "--json"), []
+    for more in ((), ("--link", "wan")):
+        reports.append(json.loads(mpc_here("inspect", *words, *more, folder=tmp_path).stdout))
+    done = mpc("bench", *words, "--repeat", "1", "--link", "1:1000", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    [row], (near, far) = json.loads(done.stdout), reports
+    assert row["rounds"] == far["rounds"] == near["rounds"] - 1 and row["dealt_bytes"] == far["dealt_bytes"]
+    assert far["digest"] != near["digest"]
+
+
 def test_checked_runs_are_measured_beside_those_that_are_not(tmp_path: Path) -> None:
     tiny_model(tmp_path / "tiny.onnx")
     words = ("tiny.onnx", "--range", "-4:4", "--security", "active", "--json")

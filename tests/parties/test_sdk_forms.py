@@ -15,6 +15,7 @@ import pytest
 
 from mpc.compiler.arguments import as_array
 from mpc.errors import InputError, MpcError, UsageError
+from mpc.plan.link import Link
 from parties.client.cluster import Cluster
 from parties.client.session import Session
 from tests.support.graphs import node, save_model
@@ -64,6 +65,25 @@ def test_every_way_to_call_run(session: Session) -> None:
         session.run(feeds=list(x), batch=3),
     ):
         assert right(outputs, x)
+
+
+@pytest.mark.parametrize("security", ["passive", "active"])
+def test_a_link_makes_a_run_a_round_shorter(client: Cluster, model: Path, security: str) -> None:
+    x, rounds = data(3), []
+    for link in (None, "wan", Link(40, 100)):
+        with client.session(model, RANGES, security=security, link=link) as opened:
+            assert right(opened.run(None, {"x": x}), x)
+            rounds.append(opened.last_run.rounds)
+    assert rounds == [rounds[0], rounds[0] - 1, rounds[0] - 1]
+
+
+def test_what_was_dealt_for_a_link_is_used(client: Cluster, model: Path) -> None:
+    [stock] = client.deal(model, 1, 3, ranges=RANGES, link="wan")
+    with client.session(model, RANGES, batch=3) as other:  # that has another plan
+        assert right(other.run(None, {"x": data(3)}), data(3))
+        assert [each.size for each in client.stocks()] == [stock.size]
+    with client.session(model, RANGES, batch=3, link="wan") as opened:
+        assert right(opened.run(None, {"x": data(3)}), data(3)) and client.stocks() == []
 
 
 def test_whole_numbers_in_lists_are_a_models_reals(session: Session) -> None:
@@ -216,7 +236,7 @@ def test_no_argument_ends_in_a_traceback(client: Cluster, session: Session, mode
     if not (isinstance(given, int) and given > 1):
         refused_or_taken(session.run, None, {"x": x}, given)
     refused_or_taken(client.session, given)
-    for name in ("ranges", "owners", "recipients", "samples", "shapes", "batch", "weights"):
+    for name in ("ranges", "owners", "recipients", "samples", "shapes", "batch", "weights", "link"):
         refused_or_taken(client.session, model, **{name: given})
     for name in ("runs", "batch", "sessions", "ranges", "other"):
         if not (isinstance(given, int) and given > 1):

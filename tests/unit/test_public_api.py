@@ -30,7 +30,7 @@ API: dict[str, Any] = {
         "open": "compiled, batch=, calls=, bindings=, keeps=, wait=",
         "set_budget": "name, epsilon, delta=, group=",
         "session": "model, ranges=, owners=, recipients=, samples=, shapes=, batch=, weights=, data=, state=, keep=, "
-        "wait=, epsilon=, mechanism=, delta=, security=, sample=, secret_weights=",
+        "wait=, epsilon=, mechanism=, delta=, security=, sample=, secret_weights=, link=",
         "stocks": "plan=",
         "trainer": "model, sample=, choices",
     },

@@ -14,6 +14,7 @@ from mpc.compiler.lowering import approximate, ends, masked, states
 from mpc.compiler.lowering.builder import Lowering, Value
 from mpc.compiler.lowering.checked import with_fewest_tags
 from mpc.compiler.lowering.known import known_interval
+from mpc.compiler.lowering.rounds import with_fewer_rounds
 from mpc.compiler.lowering.rules import comparisons, gradients, maps, noises, norms, products, rounding, sums
 from mpc.compiler.lowering.rules.together import contracted, with_room
 from mpc.compiler.roles import Roles
@@ -87,6 +88,7 @@ def lower(graph: Graph, roles: Roles, protected: Mapping[str, StoredFacts] = Map
     outputs = tuple(out for out, _ in left)
     if roles.security == "active":
         state.gates = with_fewest_tags(state.gates, state.wires)
+    state.gates = with_fewer_rounds(state.gates, state.wires, roles.link, roles.security)
     wires, gates = tuple(state.wires.values()), tuple(state.gates)
     plan = Plan(
         inputs=inputs,

@@ -20,6 +20,7 @@ from mpc.compiler.lowering.checked import with_fewest_tags
 from mpc.compiler.lowering.ends import enter, fractions, leave
 from mpc.compiler.lowering.intervals import ROUNDING, Interval
 from mpc.compiler.lowering.lower import RULES, Rule
+from mpc.compiler.lowering.rounds import with_fewer_rounds
 from mpc.compiler.lowering.rules import gradients
 from mpc.compiler.roles import Roles
 from mpc.compiler.training.at_rest import first_program
@@ -234,6 +235,7 @@ class _Work:
         work.choose_masks()
         if work.roles.security == "active":
             work.gates = with_fewest_tags(work.gates, work.wires)
+        work.gates = with_fewer_rounds(work.gates, work.wires, work.roles.link, work.roles.security)
         plan = Plan(
             inputs=inputs,
             outputs=tuple(outputs),

@@ -18,7 +18,8 @@ from parties.client.running.stocks import Stock
 if TYPE_CHECKING:
     from mpc.compiler.onnx.load import Source
 
-_CHOICES = {"ranges", "owners", "recipients", "samples", "shapes", "weights", "secret_weights", "state", "security"}
+_ROLES = ("owners", "recipients", "weights", "secret_weights", "link")
+_CHOICES = {*_ROLES, "ranges", "samples", "shapes", "state", "security"}
 
 
 def deal(
@@ -45,9 +46,7 @@ def deal(
 
 def _compiled(me: str, model: Source, choices: dict[str, Any], security: Security) -> Plan:
     refuse_stored(model)
-    said = {
-        name: choices.pop(name) for name in ("owners", "recipients", "weights", "secret_weights") if name in choices
-    }
+    said = {name: choices.pop(name) for name in _ROLES if name in choices}
     roles = assign(me, **said, security=security)
     states = read_states(choices.pop("state", None), said.get("owners") or ())
     return compile_cached(model, roles=roles, states=states, **choices).plan

@@ -48,8 +48,8 @@ def prepare(
 
     Args:
         model, owners, recipients, data, weights: as of `Cluster.session`.
-        compiling: ranges, samples, shapes, state, keep, noise and secret_weights, for a compiler alone; security for
-            all.
+        compiling: ranges, samples, shapes, state, keep, noise, secret_weights and link, for a compiler alone;
+            security for all.
 
     Raises:
         ModelError, UsageError, InputError, SessionError: as `Cluster.session`.
@@ -69,7 +69,8 @@ def prepare(
     read = bound.read_choices(data, compiling["ranges"], names)
     chosen, told = match_datasets(read, columns_of(loaded.model), names)
     security = read_security(compiling["security"], parties.config.security)
-    roles = assign(parties.config.name, owners, recipients, weights, security, compiling["secret_weights"])
+    apart, link = compiling["secret_weights"], compiling["link"]
+    roles = assign(parties.config.name, owners, recipients, weights, security, apart, link)
     named = keeping.read_keep(compiling["keep"], parties.config.name)
     roles = replace(roles, owners={**roles.owners, **bound.owners(chosen)}, keeps=frozenset(named))
     stored = {name: bound.described(selection) for name, selection in chosen.items()}

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from mpc.errors import UsageError
+from mpc.plan.link import Link
 from parties.addresses import check_name
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def assign(
     weights: str = SECRET,
     security: Security = "passive",
     secret_weights: str | Sequence[str] = (),
+    link: Link | str | None = None,
 ) -> Roles:
     """Assign the roles of a model whose owner and coordinator is `me`, which also has every role that is not said.
 
@@ -40,9 +42,10 @@ def assign(
         security: as `read_security` says.
         secret_weights: names of constants and nodes whose weights stay secret where the model is public; `*` stands for
             any text.
+        link: what lies between the processes, or its text; None if nobody says.
 
     Raises:
-        UsageError: a name that can be no certificate's, or another word for the weights.
+        UsageError: a name that can be no certificate's, another word for the weights, or a link that is none.
     """
     from mpc.compiler.roles import Roles  # who joins assigns none
 
@@ -58,7 +61,18 @@ def assign(
         weights == PUBLIC,
         security=security,
         secret_weights=_patterns(weights, secret_weights),
+        link=_link(link),
     )
+
+
+def _link(said: Any) -> Link | None:
+    if said is None or isinstance(said, Link):
+        return said
+    if not isinstance(said, str):
+        raise UsageError(
+            f"a link is a text, not of type {type(said).__name__}", remedy="link='lan', link='wan', or 'MS:MBIT'"
+        )
+    return Link.parse(said)
 
 
 def read_security(asked: Any, least: Security) -> Security:
@@ -97,6 +111,7 @@ def parse_roles(
     weights: str = SECRET,
     security: Security = "passive",
     secret_weights: Sequence[str] = (),
+    link: str | None = None,
 ) -> Roles:
     """Read roles from `--owner INPUT=NAME`, `--recipient [OUTPUT=]NAME`; names add up, one without output is for all
     outputs that have none of their own."""
@@ -112,7 +127,7 @@ def parse_roles(
     for entry in recipients:
         out, separator, name = entry.rpartition("=")
         (readers.setdefault(out, []) if separator else everyone).append(name)
-    roles = assign(me, owned, everyone or None, weights, security, secret_weights)
+    roles = assign(me, owned, everyone or None, weights, security, secret_weights, link)
     return replace(roles, readers={out: _names(names) for out, names in readers.items()})
 
 
