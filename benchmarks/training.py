@@ -1,20 +1,22 @@
 """How well training in fixed point learns MNIST: on the integers that parties compute, beside real numbers.
 
     python benchmarks/training.py FOLDER [--network lr,A,S] [--epochs 1] [--batch 128] [--rate 0.5] [--momentum 0]
-                                  [--loss one_vs_all] [--seeds 1] [--measure STEPS] [--parties 2] [--json]
+                                  [--loss one_vs_all] [--seeds 1] [--measure STEPS] [--parties 2] [--link wan] [--json]
 
 FOLDER has MNIST's four files (train-images-idx3-ubyte.gz, ..).  No process runs: a step's plan is read on integers in
 the clear with coins of our own, which parties' results equal bit for bit; the float32 beside it sees the same batches
 and begins with the same weights.  Rounds and bytes are the plan's, of one party to each other one, a step.
 
 With --measure nothing is learned: a cluster of processes is started here, and so many steps on made-up rows are timed
-behind two others, both phases together.  LeNet, with maximum (lenet-max) or average pooling (lenet-mean), is for that
-alone; its bounds rest on two batches of FOLDER's rows, as it is too deep for others.
+behind two others, both phases together; --link puts lan, wan or MS:MBIT between all processes.  LeNet, with maximum
+(lenet-max) or average pooling (lenet-mean), is for that alone; its bounds rest on two batches of FOLDER's rows, as it
+is too deep for others.
 """
 
 import argparse
 import gzip
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -34,6 +36,7 @@ from mpc.field import P  # noqa: E402
 from mpc.fixedpoint import encode  # noqa: E402
 from mpc.interpret import reference  # noqa: E402
 from mpc.plan.cost import plan_cost  # noqa: E402
+from parties.local.relay import Link  # noqa: E402
 
 Arrays = dict[str, np.ndarray]
 NETWORKS = {
@@ -229,11 +232,12 @@ def measure(given: argparse.Namespace, name: str) -> dict[str, object]:
     choices: dict[str, object] = {"loss": given.loss, "optimizer": optimizer, "batch": given.batch}
     if name.startswith("lenet"):
         choices["samples"] = x[: 2 * given.batch].reshape(shape), y[: 2 * given.batch]
-    with Cluster.local(given.parties) as cluster:
+    with Cluster.local(given.parties, link=given.link) as cluster:
         trainer = cluster.trainer(network(name, 1), ranges={"x": (0, 1)}, **choices)
         cost = trainer.cost(len(x), measure=given.measure)
     return {
-        "network": name, "parties": given.parties, "batch": given.batch, "rounds": cost.step.rounds,
+        "network": name, "parties": given.parties, "batch": given.batch, "link": str(given.link or "none"),
+        "load": os.getloadavg()[0], "rounds": cost.step.rounds,
         "sent_bytes": cost.step.sent, "dealt_bytes": cost.step.dealt, "step_s": cost.step_s, "epoch_s": cost.seconds,
     }  # fmt: skip
 
@@ -250,6 +254,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--measure", type=int, default=0, metavar="STEPS", help="Time steps in processes instead.")
     parser.add_argument("--parties", type=int, default=2)
+    parser.add_argument("--link", type=Link.parse, help="lan, wan or MS:MBIT between all processes, with --measure.")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     if any(name.startswith("lenet") for name in given.network) and not given.measure:
