@@ -232,11 +232,11 @@ def measure(given: argparse.Namespace, name: str) -> dict[str, object]:
     choices: dict[str, object] = {"loss": given.loss, "optimizer": optimizer, "batch": given.batch}
     if name.startswith("lenet"):
         choices["samples"] = x[: 2 * given.batch].reshape(shape), y[: 2 * given.batch]
-    with Cluster.local(given.parties, link=given.link) as cluster:
+    with Cluster.local(given.parties, link=Link.parse(given.link) if given.link else None) as cluster:
         trainer = cluster.trainer(network(name, 1), ranges={"x": (0, 1)}, **choices)
         cost = trainer.cost(len(x), measure=given.measure)
     return {
-        "network": name, "parties": given.parties, "batch": given.batch, "link": str(given.link or "none"),
+        "network": name, "parties": given.parties, "batch": given.batch, "link": given.link or "none",
         "load": os.getloadavg()[0], "rounds": cost.step.rounds,
         "sent_bytes": cost.step.sent, "dealt_bytes": cost.step.dealt, "step_s": cost.step_s, "epoch_s": cost.seconds,
     }  # fmt: skip
@@ -254,7 +254,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--measure", type=int, default=0, metavar="STEPS", help="Time steps in processes instead.")
     parser.add_argument("--parties", type=int, default=2)
-    parser.add_argument("--link", type=Link.parse, help="lan, wan or MS:MBIT between all processes, with --measure.")
+    parser.add_argument("--link", help="lan, wan or MS:MBIT between all processes, with --measure.")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     if any(name.startswith("lenet") for name in given.network) and not given.measure:
