@@ -16,6 +16,7 @@ import numpy as np
 
 from mpc import encoding, kernel_cache, tables
 from mpc import field as fp
+from mpc.comparison import Comparison
 from mpc.convolution import Filters, convolve
 from mpc.gates.base import Gate
 from mpc.gates.between import Between
@@ -36,6 +37,7 @@ from mpc.plan.ends import PlanInput, PlanOutput
 from mpc.plan.plan import Plan
 from mpc.prg import Seed
 from mpc.shares import Share
+from mpc.tags import BitTags, TagLane
 from mpc.windows import Windows
 from mpc.wires import Dimension, Lifetime, Masking, Wire
 
@@ -51,6 +53,7 @@ def warm_up() -> None:
 
 def _use_kernels() -> None:
     _arithmetic()
+    _tags()
     plan = _plan()
     weights = {gate.out: np.ones(plan.wire[gate.out].sizes, dtype=np.int64) for gate in plan.weights}
     for kind in (World, CheckedWorld):
@@ -94,6 +97,18 @@ def _arithmetic() -> None:
             convolve(x, Filters(values, windows))
     gate = Convolution(name="c", x="x", weight="w", out="o", windows=windows)
     gate.join_result(fp.zeros((1, 2, 8, 8)), fp.zeros((2,)))
+
+
+def _tags() -> None:
+    """Compile what selects words of masks that no check has expanded before, of one byte a comparison and of two."""
+    for bits in (8, 40):
+        comparison = Comparison(bits)
+        opened, public = np.zeros(8, dtype=encoding.word_type(comparison.leaf_width)), np.zeros(8, dtype=np.uint8)
+        mask, node = (
+            BitTags(np.zeros((8, width), dtype=np.uint64), width)
+            for width in (comparison.mask_width, comparison.node_words)
+        )
+        TagLane(np.uint64(1), np.uint64(1)).resolve(comparison, opened, mask, node, public)
 
 
 def _plan() -> Plan:

@@ -145,7 +145,6 @@ EVALUATING = frozenset(
         "resolve_node",
         "resolve_short_node",
         "select",
-        "select_words",
         "settle",
     }
 )
