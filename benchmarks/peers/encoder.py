@@ -24,6 +24,7 @@ from systems import HERE, PEERS, Running, install
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent / "networks")]
 
 from big import Transformer, transformer  # noqa: E402
+from whole import Processes  # noqa: E402
 
 from parties import Cluster  # noqa: E402
 from parties.bench.machine import describe_machine  # noqa: E402
@@ -52,13 +53,18 @@ class Ours:
     def __init__(self, path: Path, given: Path, stack: ExitStack) -> None:
         stored = np.load(given)
         self._x, self._expected = stored["x"], stored["expected"]
-        self._session = stack.enter_context(stack.enter_context(Cluster.local(2)).session(path))
+        cluster = stack.enter_context(Cluster.local(2))
+        self._processes, self._session = Processes(cluster), stack.enter_context(cluster.session(path))
         self._ask()  # warms up
 
     def _ask(self) -> dict[str, Any]:
+        before = self._processes.cpu()
         [found] = self._session.run(None, {"x": self._x})
-        report = self._session.last_run
+        report, after = self._session.last_run, self._processes.cpu()
+        spent = {name: after[name] - before[name] for name in after}
         return {
+            "cpu_s": statistics.mean(each for name, each in spent.items() if name.startswith("party")),
+            "provider_cpu_s": spent["provider"],
             "online_s": report.online_s,
             "offline_s": report.offline_s,
             "rounds": report.rounds,
@@ -90,7 +96,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     medians = {
         name: {
             what: statistics.median(run[what] for run in runs)
-            for what in ("online_s", "offline_s", "error")
+            for what in ("online_s", "offline_s", "cpu_s", "provider_cpu_s", "error")
             if all(what in run for run in runs)
         }
         for name, runs in found.items()

@@ -6,6 +6,7 @@ Functions are as jax has them, and SPU's own approximations of exp, the error fu
 """
 
 import multiprocessing as processes
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -75,6 +76,11 @@ class Parties:
         for _, theirs in pipes:
             theirs.close()
 
+    def cpu(self) -> float:
+        """Return CPU seconds so far, the mean of both parties (Linux)."""
+        stats = [Path(f"/proc/{one.pid}/stat").read_text().rpartition(")")[2].split() for one in self._processes]
+        return sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK") / len(stats)
+
     def __enter__(self) -> "Parties":
         return self
 
@@ -111,9 +117,11 @@ def serve(request: dict, parties: Parties) -> dict:
             channel.send(("run", own))
         return io.reconstruct([unpacked(channel.recv()) for channel in parties.channels])
 
+    began = parties.cpu()
     times, result = timed(run, request["repeat"])
+    cpu = (parties.cpu() - began) / (1 + len(times))
     error = float(np.abs(result - stored["expected"]).max())
-    return {"times": times, "error": error, "sent": [sent_of(log) for log in parties.logs]}
+    return {"times": times, "cpu_s": cpu, "error": error, "sent": [sent_of(log) for log in parties.logs]}
 
 
 def sent_of(log: Path) -> int | None:
