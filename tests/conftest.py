@@ -40,6 +40,7 @@ LONGEST = {
     "parties/test_estimators.py",
     "parties/test_heap.py",
     "parties/test_inference.py",
+    "parties/test_large_collections.py",
     "parties/test_launcher.py",
     "parties/test_limits.py",
     "parties/test_owners.py",

@@ -176,7 +176,7 @@ def test_numbers_of_steps_that_are_refused(
     steps: int, problem: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """With far fewer than the 4096 that there may be, each of which is unrolled."""
-    monkeypatch.setattr(loops, "_MOST_STEPS", 32)
+    monkeypatch.setattr(loops, "MOST_STEPS", 32)
     nodes = [node("Identity", ["h"], ["next"]), node("Identity", ["h"], ["seen"]), node("Identity", ["going"], ["on"])]
     body = graph(nodes, COUNTED, {"on": BOOL, "next": FLOAT, "seen": FLOAT})
     path = save(

@@ -23,7 +23,7 @@ from parties.local.layout import LocalLayout
 from parties.party.policy import Policy
 from tests.parties.test_requests import STRICT, approve
 from tests.support.asking import ROWS, Kept, noised_sum
-from tests.support.parties import COORDINATOR, EVERYONE, RECIPIENT, InProcess, data
+from tests.support.parties import COORDINATOR, EVERYONE, RECIPIENT, InProcess, data, tiny_model
 from tests.support.parties_commands import mpc_here
 
 ACTIVE = Roles(security="active")
@@ -86,6 +86,18 @@ def test_a_policy_that_changes_ends_what_is_in_flight(tmp_path: Path) -> None:
         with pytest.raises(PolicyError, match="and not passive"):
             session.run({}, ROWS, lambda: 0.0)
         assert kept.revealed(1) == 0 and kept.spent(1) == 0
+
+
+def test_parties_that_are_started_so_check_every_run_and_open_no_session_without(tmp_path: Path) -> None:
+    model, ranges = tiny_model(tmp_path / "tiny.onnx"), {"x": (-4, 4)}
+    with Cluster.local(2, security="active") as cluster:
+        assert cluster.layout is not None
+        with cluster.session(model, ranges=ranges) as session:
+            assert session.compiled.plan.security == "active"
+            session.run(None, {"x": data(2)})
+        careless = load(ClusterConfig, cluster.layout.cluster_file).model_copy(update={"security": "passive"})
+        with Cluster(careless) as other, pytest.raises(PolicyError, match="allows active security, and not passive"):
+            other.session(model, ranges=ranges)
 
 
 # ------------------------------------------------------------------ what clients want

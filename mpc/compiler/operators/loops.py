@@ -13,7 +13,7 @@ from mpc.compiler.operators import distances
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.registry import handles
 
-_MOST_STEPS = 4096
+MOST_STEPS = 4096
 
 
 @handles("Loop")
@@ -49,9 +49,9 @@ def _known(state: Context, node: ModelNode, place: int, what: str) -> np.ndarray
 
 
 def _require_few(state: Context, step: int) -> None:
-    if step >= _MOST_STEPS:
+    if step >= MOST_STEPS:
         raise state.origin.refuse(
-            f"more than {_MOST_STEPS} steps", remedy="run the model on shorter sequences, one after another"
+            f"more than {MOST_STEPS} steps", remedy="run the model on shorter sequences, one after another"
         )
 
 
