@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -127,3 +128,37 @@ def test_any_pattern(
     hidden, folder = np.array(where), tmp_path_factory.mktemp("pattern")
     path = chosen(folder, hidden, value) if replaced else added(folder, np.where(hidden, value, 0.0))
     assert_agrees(path, {"x": X}, {"x": RANGE}, tolerance=1e-3)
+
+
+LEFT = np.where(np.arange(5) < 2, -1e4, 0.0)
+FORWARDS = np.where(np.triu(np.ones((5, 5), bool), 1), -np.inf, 0.0)
+
+
+def masked(folder: Path, masks: Sequence[ArrayLike], reach: float) -> np.ndarray:
+    """Return shares of scores with several masks, which agree with those of the model."""
+    names = ["x", *(f"s{i}" for i in range(len(masks)))]
+    nodes = [node("Add", [names[i], f"mask{i}"], [names[i + 1]], name=f"add{i}") for i in range(len(masks))]
+    nodes.append(node("Softmax", [names[-1]], ["y"], axis=-1))
+    x = np.rint(np.random.default_rng(2).uniform(-reach, reach, (4, 5, 5))).astype(np.float32)
+    x[0], x[1] = 0, reach * np.sign(x[1])
+    x[2, :, :3] = [-reach, reach, -reach]
+    path = save_model(
+        folder, nodes, {f"mask{i}": np.asarray(mask, np.float32) for i, mask in enumerate(masks)}, ("batch", 5, 5)
+    )
+    return clear(assert_agrees(path, {"x": x}, {"x": (-reach, reach)}, tolerance=1e-3), x)
+
+
+@pytest.mark.parametrize(
+    ("masks", "reach"),
+    [
+        ([FORWARDS, LEFT], 8.0),
+        ([LEFT, FORWARDS], 8.0),
+        ([FORWARDS + LEFT], 8.0),
+        ([[0.0, -np.inf, -1e3, -np.inf, -1e3]], 7000.0),
+    ],
+)
+def test_minus_infinity_has_no_share_beside_finite_masks(masks: list[ArrayLike], reach: float, tmp_path: Path) -> None:
+    """A row may have finite masks in all other places, and bounds need not show what these hide."""
+    shares = masked(tmp_path, masks, reach)
+    hidden = np.isneginf(np.sum([np.broadcast_to(mask, (5, 5)) for mask in masks], axis=0))
+    assert not shares[:, hidden].any()

@@ -18,13 +18,24 @@ class Hidden:
     Args:
         where: bool, of the axes from `lead` on; along the axes before it all are alike.  A row that it hides whole has
             equal shares, as of equal scores.
-        certain: nothing has to be proved of the value, which may hold anything there; else it holds a number there
-            that lies so far below all others only if the others' bounds show it, and this is found out later.
+        sure: which of them are minus infinity, of the same shape: nothing has to be proved of the value, which may
+            hold anything there.  Elsewhere it holds a number that lies so far below all others only if the others'
+            bounds show it, and this is found out later.
     """
 
     where: np.ndarray = field(repr=False)
     lead: int
-    certain: bool
+    sure: np.ndarray = field(repr=False)
+
+    @property
+    def certain(self) -> bool:
+        """Tell whether nothing at all has to be proved."""
+        return bool((self.sure == self.where).all())
+
+    @cached_property
+    def for_sure(self) -> Hidden:
+        """What is hidden whatever bounds show."""
+        return Hidden(self.sure, self.lead, self.sure)
 
     @cached_property
     def kept(self) -> np.ndarray:
@@ -52,9 +63,9 @@ class Hidden:
         return self.empty.reshape(*self.where.shape[:-1], 1)
 
     def without(self, x: np.ndarray) -> np.ndarray:
-        """Return scores with minus infinity where they are hidden, and zeros in rows that are hidden whole."""
-        return np.where(self.rows_empty(), 0.0, np.where(self.where, -np.inf, x))
+        """Return scores with minus infinity where that is sure, and zeros in rows that are hidden whole."""
+        return np.where(self.rows_empty(), 0.0, np.where(self.sure, -np.inf, x))
 
     def shared(self, powers: np.ndarray) -> np.ndarray:
-        """Return powers with zeros where they are hidden, and ones in rows that are hidden whole."""
-        return np.where(self.rows_empty(), 1.0, np.where(self.where, 0.0, powers))
+        """Return powers with zeros where scores are minus infinity, and ones in rows that are hidden whole."""
+        return np.where(self.rows_empty(), 1.0, np.where(self.sure, 0.0, powers))

@@ -105,7 +105,7 @@ class Lowering:
         hard: wires of products of which it is known what a row can be, whatever the data are.
         balls: wires whose rows are held to a norm.
         states: what runs hand on.
-        skipped: what no softmax looks at, of those masks of which that is shown.
+        skipped: what no softmax looks at, of each mask of which that is shown.
         told: the parties may be told the weights of the node that is being lowered.
     """
 
@@ -128,7 +128,7 @@ class Lowering:
     balls: set[str] = field(default_factory=set)
     states: list[PlanState] = field(default_factory=list)
     told: bool = False
-    skipped: set[Hidden] = field(default_factory=set)
+    skipped: dict[Hidden, Hidden] = field(default_factory=dict)
 
     def note(self, text: str) -> None:
         """Note something that the model's owner should know about the node that is being lowered."""

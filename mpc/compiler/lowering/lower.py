@@ -117,9 +117,9 @@ def _with_known(value: Value, node: Node) -> Value:
 def _function(state: Lowering, node: Node) -> Value:
     x, taken = state.values[node.reads[0]], node.of(Function)
     finest = state.graph.is_output(node.writes)
-    if taken.hidden in state.skipped:
+    if taken.hidden is not None and (hidden := state.skipped.get(taken.hidden)) is not None:
         return masked.powers(
-            state, x, taken.hidden, lambda each: approximate.apply(state, each, taken.name, taken.parameters, finest)
+            state, x, hidden, lambda each: approximate.apply(state, each, taken.name, taken.parameters, finest)
         )
     found = approximate.apply(state, x, taken.name, taken.parameters, finest)
     return replace(found, norms=contracted(x, taken.name))

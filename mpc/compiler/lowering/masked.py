@@ -25,22 +25,24 @@ _FACTOR_FRACTION = 20
 """Fractional bits that a share has as a factor of a product."""
 
 
-def skips(state: Lowering, x: Value, hidden: Hidden) -> bool:
-    """Is it shown that what is hidden takes no part in a softmax over x?  Then it is remembered.
+def skips(state: Lowering, x: Value, hidden: Hidden) -> Hidden | None:
+    """Return what takes no part in a softmax over x, and remember it; None if that is nothing.
 
-    All of it or nothing: a plan tells of the bounds whether they suffice, and not which of them do.
+    Minus infinity never does.  Of numbers all or nothing: a plan tells of the bounds whether they suffice, and not
+    which of them do.
     """
-    if not hidden.certain and not _far_below(x, hidden):
-        return False
-    state.skipped.add(hidden)
-    return True
+    found = hidden if hidden.certain or _far_below(x, hidden) else hidden.for_sure
+    if not found.where.any():
+        return None
+    state.skipped[hidden] = found
+    return found
 
 
 def _far_below(x: Value, hidden: Hidden) -> bool:
-    where = np.broadcast_to(hidden.where, static(x.shape))
+    where, shown = (np.broadcast_to(each, static(x.shape)) for each in (hidden.where, hidden.where & ~hidden.sure))
     low, high = (np.broadcast_to(end, where.shape) for end in (x.interval.low, x.interval.high))
     top = np.where(where, -np.inf, low).max(axis=-1)
-    return bool((np.where(where, high, -np.inf).max(axis=-1) + FAR * float(x.scale) <= top).all())
+    return bool((np.where(shown, high, -np.inf).max(axis=-1) + FAR * float(x.scale) <= top).all())
 
 
 def greatest(state: Lowering, x: Value, hidden: Hidden, one: Callable[[Value], Value]) -> Value:
@@ -86,9 +88,10 @@ def shares(state: Lowering, node: Node, product: Callable[[Lowering, Node], Valu
         product: multiplies what two names of the graph stand for.
     """
     writer = state.graph.writers.get(node.reads[0])
-    hidden = writer.attributes.hidden if writer is not None and isinstance(writer.attributes, Function) else None
+    named = writer.attributes.hidden if writer is not None and isinstance(writer.attributes, Function) else None
+    hidden = None if named is None else state.skipped.get(named)
     left, right = (state.values[name] for name in node.reads)
-    if hidden is None or hidden not in state.skipped or right.shape != (*left.shape[:-1], 1):
+    if hidden is None or right.shape != (*left.shape[:-1], 1):
         return None
     used = hidden.kept | hidden.empty[:, None]
     rows, names = np.nonzero(used)[0], tuple(f"{node.writes}.{side}" for side in ("shown", "over"))

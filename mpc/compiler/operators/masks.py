@@ -50,10 +50,11 @@ def hidden_of(state: Context, x: str) -> tuple[str, Hidden] | None:
     where = _hidden(added)
     if where.all(axis=-1).any():
         where = added == -np.inf
-    lead = _alike(where)
+    sure = where & (added == -np.inf)
+    lead = min(_alike(where), _alike(sure))
     if not where.any() or where.all() or BATCH in shape[lead:]:
         return None
-    found = Hidden(where[(0,) * lead], lead, not np.isfinite(added[where]).any())
+    found = Hidden(where[(0,) * lead], lead, sure[(0,) * lead])
     moves = 3 * found.kept.size + 4 * int(found.kept.sum())
     if moves > _MOST_MOVES - state.moved:
         return None

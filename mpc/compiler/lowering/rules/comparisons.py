@@ -107,8 +107,9 @@ def _bits(x: Value, node: Node, levels: tuple[int, ...], shift: int) -> Interval
 def maximum(state: Lowering, node: Node) -> Value:
     """Compare all pairs of a few candidates at once; of more, a tournament of such groups, and wherever that suits."""
     rectify, x, hidden = node.of(Maximum).rectify, state.values[node.reads[0]], node.of(Maximum).hidden
-    if hidden is not None and masked.skips(state, x, hidden):
-        return masked.greatest(state, x, hidden, lambda each: greatest(state, node, each, False))
+    skipped = None if hidden is None else masked.skips(state, x, hidden)
+    if skipped is not None:
+        return masked.greatest(state, x, skipped, lambda each: greatest(state, node, each, False))
     twin = _twin(state, node, "argmax")
     if twin is not None and not rectify and int(x.shape[-1]) <= MOST_CANDIDATES:
         return _both(state, node, twin)[0]
