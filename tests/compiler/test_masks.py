@@ -162,3 +162,16 @@ def test_minus_infinity_has_no_share_beside_finite_masks(masks: list[ArrayLike],
     shares = masked(tmp_path, masks, reach)
     hidden = np.isneginf(np.sum([np.broadcast_to(mask, (5, 5)) for mask in masks], axis=0))
     assert not shares[:, hidden].any()
+
+
+@pytest.mark.parametrize(
+    ("masks", "reach"),
+    [
+        ([[-np.inf, -1500.0, -1500.0, -1600.0, -np.inf]], 100.0),
+        ([[-np.inf, -5e5, -5e5, -np.inf, -np.inf]], 1.0),
+        ([[-np.inf, -110.0, -100.0, -110.0, -np.inf]], 600.0),
+        ([[-np.inf, 0.0, 0.0, 0.0, 0.0], [0.0, -2e3, -2e3, -2e3, -2e3]], 30.0),
+    ],
+)
+def test_hidden_scores_may_be_above_all_others(masks: list[ArrayLike], reach: float, tmp_path: Path) -> None:
+    assert not masked(tmp_path, masks, reach)[..., 0].any()

@@ -342,15 +342,18 @@ class Lowering:
         constant: int = 0,
         node: Node | None = None,
         norms: Norms | None = None,
+        unread: np.ndarray | None = None,
     ) -> Value:
         """Return a public linear combination, plus a public constant; `node` and norms may know more of it than
-        intervals do.
+        intervals do, but not where it is unread.
         """
         total = Interval.between(constant, constant, ())
         for x, factor in zip(xs, factors, strict=True):
             total = total.plus(x.interval.times(factor))
         if node is not None:
-            total = known_interval(total.broadcast_to(static(shape)), scale, node)
+            whole = total.broadcast_to(static(shape))
+            total = known_interval(whole, scale, node)
+            total = total if unread is None else whole.where(unread, total)
         if norms is not None:
             total = total.within_norms(norms.euclidean * float(scale), norms.axis)
         names = tuple(x.wire.name for x in xs)

@@ -100,6 +100,10 @@ class Interval:
     def arrays(self) -> tuple[np.ndarray, ...]:
         return self.low, self.high, self.error, self.mean, self.variance
 
+    def where(self, here: np.ndarray, other: Interval) -> Interval:
+        """Return this interval where `here` is true, and the other one elsewhere."""
+        return Interval(*(np.where(here, *both) for both in zip(self.arrays, other.arrays, strict=True)))
+
     def broadcast_to(self, shape: tuple[int, ...]) -> Interval:
         return self.map(lambda array: np.broadcast_to(array, shape))
 

@@ -15,6 +15,7 @@ from mpc.compiler.graph.attributes import (
     Concat,
     Fit,
     Lowest,
+    Maximum,
     Round,
     Sum,
     Take,
@@ -54,9 +55,8 @@ def sum_(state: Lowering, node: Node) -> Value:
     scale, factors = _aligned(state, pairs, node)
     constant = round(Fraction(node.of(Sum).constant) * scale)
     norms = norms_of_sum(state, node)
-    found = state.combine(
-        [x for x, _, _ in factors], [k for _, k, _ in factors], node.shape, scale, constant, node, norms
-    )
+    whole, unread = [k for _, k, _ in factors], _unread(state, node)
+    found = state.combine([x for x, _, _ in factors], whole, node.shape, scale, constant, node, norms, unread)
     bends = _bends(state, node)
     if bends is None:
         off = sum(np.square(float(k) * off * x.interval.typical) for x, k, off in factors)
@@ -67,6 +67,14 @@ def sum_(state: Lowering, node: Node) -> Value:
     room = sum(abs(k) * (_ROUNDINGS + off * x.interval.bound) for x, k, off in factors)
     low, high = (end * float(scale) for end in _clipped(bends))
     return Value(found.wire, replace(found.interval.within(low - room, high + room), error=error))
+
+
+def _unread(state: Lowering, node: Node) -> np.ndarray | None:
+    """Return where scores are hidden that the largest of the others is subtracted from: they can be above it."""
+    tops = (state.graph.writers.get(name) for name in node.reads)
+    masks = (top.attributes.hidden for top in tops if top is not None and isinstance(top.attributes, Maximum))
+    skipped = [state.skipped[hidden].where for hidden in masks if hidden is not None and hidden in state.skipped]
+    return skipped[0] if skipped else None
 
 
 def _bends(state: Lowering, node: Node) -> tuple[np.ndarray | None, np.ndarray] | None:
