@@ -35,6 +35,10 @@ _SLACK = 2.0**-8
 """What a sum of positive numbers can be below 0 by the errors of series, beside its largest value."""
 _EXPONENT_REACH = 14.0
 _SMALL_EXPONENT = 3.0
+_SMALL_VALUES = 2.0**-5
+"""A function that is never larger has its coefficients rounded beside its size, and is held to a part of that."""
+_FINEST_RESULT = 64
+"""Fractional bits of small values, beyond which a wire has no room for its truncation."""
 _ROOT_FRACTION = 20
 _WAVES = {"sin": (0.0, 1.0), "cos": (1.0, 0.0)}
 """What is in a function of cosine and sine."""
@@ -94,8 +98,9 @@ def apply(state: Lowering, x: Value, name: str, parameters: Mapping[str, float],
     if name == "exp":
         function = Function(function.value, low=high - _EXPONENT_REACH)
     series, inside = _series(x, name, settings, function)
-    scaled = series.whole_error / _unit_of_error(name, function, inside)
-    if scaled > TOLERANCE and normalise.possible(name):
+    off = max(series.whole_error, _small_error(series, function, inside, finest))
+    scaled = off / _unit_of_error(name, function, inside)
+    if scaled > TOLERANCE and normalise.possible(name) and not normalise.in_one_octave(x):
         inner = FUNCTIONS[name](**parameters)
 
         def on_octave(u: Value, series: Series, bits: int, outside: bool) -> Value:
@@ -110,7 +115,7 @@ def apply(state: Lowering, x: Value, name: str, parameters: Mapping[str, float],
             remedy=f"{SMALLER}, or put a Clip before it",
         )
     outside = least < inside[0] != function.low  # it counts as more than it can be
-    return evaluate(state, x, function, series, inside, 40 if finest else 34, outside)
+    return evaluate(state, x, function, series, inside, _bits(finest), outside)
 
 
 @dataclass(frozen=True)
@@ -147,7 +152,7 @@ def _wave(state: Lowering, x: Value, name: str, function: Function, turn: _Turn,
         x = state.shorten(x, turn.fraction)
     cosine, sine = _WAVES[name]
     series = Series(2 * math.pi, 0.0, np.array([cosine]), np.array([sine]), _PHASE)
-    return evaluate(state, x, function, series, x.coarse, 40 if finest else 34, True, (turn.factor, turn.window))
+    return evaluate(state, x, function, series, x.coarse, _bits(finest), True, (turn.factor, turn.window))
 
 
 def _squared(state: Lowering, x: Value) -> Value:
@@ -184,11 +189,51 @@ def _series(x: Value, name: str, settings: Parameters, function: Function) -> tu
 
 
 def _unit_of_error(name: str, function: Function, inside: tuple[float, float]) -> float:
-    """Return the unit of an error: the least value of a power, which scales other values; else the largest, or 1."""
+    """Return the unit of an error: the least value of a power, which scales other values; else the largest, or 1.
+
+    What scales other values and is small everywhere is measured by its largest value, too.
+    """
     sizes = np.abs(function.value(np.linspace(*inside, 257)))
     if name in ("reciprocal", "rsqrt"):
         return 4 * float(sizes.min())
-    return 0.1 if name == "exp_negative" else max(1.0, float(sizes.max()))
+    largest = float(sizes.max())
+    if name in ("exp", "sqrt", "power") and largest < _SMALL_VALUES:
+        return largest
+    return 0.1 if name == "exp_negative" else max(1.0, largest)
+
+
+def _small_error(series: Series, function: Function, inside: tuple[float, float], finest: bool) -> float:
+    """Return what a series of small values is off by once its coefficients are integers; 0 of one that is not small."""
+    if series.reach >= _SMALL_VALUES:
+        return 0.0
+    half, bits = _digits(series, _bits(finest))
+    return _rounded_error(series, function, inside, half) + series.weight * ROUNDING * 2.0 ** (half - bits)
+
+
+def _rounded_error(series: Series, function: Function, inside: tuple[float, float], half: int) -> float:
+    """Return the largest error, on the interval, of the series whose coefficients have so many fractional bits."""
+    x = np.linspace(*inside, 257)
+    angles = 2 * np.pi / series.period * np.outer(x, np.arange(1, series.cosines.size + 1))
+    cosines, sines = (np.ldexp(np.rint(np.ldexp(each, half)), -half) for each in (series.cosines, series.sines))
+    found = series.constant + np.cos(angles) @ cosines + np.sin(angles) @ sines
+    return float(np.abs(found - function.value(x)).max())
+
+
+def _bits(finest: bool) -> int:
+    """Return fractional bits of a result of the usual size."""
+    return 40 if finest else 34
+
+
+def _digits(series: Series, bits: int) -> tuple[int, int]:
+    """Return fractional bits of the coefficients and of the result, which has `bits` unless its values are small.
+
+    Small values have smaller coefficients, and these as many more bits: else rounding would leave nothing of them.
+    """
+    reach, largest = series.reach, max(float(np.abs(series.cosines).max()), float(np.abs(series.sines).max()))
+    more = min(_FINEST_RESULT - bits, -math.frexp(reach)[1]) if 0 < reach < _SMALL_VALUES else 0
+    bits = min(bits, 57 - max(0, math.frexp(max(reach, 1.0))[1]))
+    half = min(bits // 2, 30 - math.frexp(max(math.ldexp(largest, more), 1.0))[1])
+    return half + more, min(bits, half + tables.UNIT_BITS) + more
 
 
 def evaluate(
@@ -218,13 +263,12 @@ def evaluate(
     least, most = float(values.min()) - 4 * series.error, float(values.max()) + 4 * series.error
     if outside:
         least, most = min(least, series.ends[0]), max(most, series.ends[1])
-    bits = min(bits, 57 - max(0, math.frexp(max(series.reach, 1.0))[1]))
-    largest = max(float(np.abs(series.cosines).max()), float(np.abs(series.sines).max()))
-    half = min(bits // 2, 30 - math.frexp(max(largest, 1.0))[1])
-    bits = min(bits, half + tables.UNIT_BITS)
+    half, bits = _digits(series, bits)
     unit = float(1 << bits)
     slope = float(np.abs(np.diff(values)).max()) * 256 / (inside[1] - inside[0])
-    own = math.hypot(series.error, series.weight * ROUNDING * 2.0**-half)
+    own = math.hypot(series.error, series.weight * ROUNDING * 2.0 ** -min(half, bits - half))
+    if series.weight < _SMALL_VALUES and turn is None:  # what rounds small coefficients counts beside them
+        own = max(own, _rounded_error(series, function, inside, half))
     error = math.hypot(own, slope * x.interval.worst_error / float(x.scale))
     slack = 8 * own
     return state.add(

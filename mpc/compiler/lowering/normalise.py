@@ -27,6 +27,10 @@ Ends = tuple[float, float]
 _DEEPEST = 40
 _POWER_BITS = 18
 _LONGEST_FACTOR = 46
+_FINEST_RESULT = 64
+"""Fractional bits of a result, beyond which a wire has no room for its truncation."""
+_LEAST_DIGITS = 16
+_DIGITS = 64
 _EXPONENTS = {"reciprocal": -1.0, "rsqrt": -0.5, "sqrt": 0.5}
 INSIDE = (0.98, 2.04)
 
@@ -60,6 +64,12 @@ class _Octaves:
 def possible(name: str) -> bool:
     """Is it a power or a logarithm?"""
     return name in _EXPONENTS or name in ("log", "power")
+
+
+def in_one_octave(x: Value) -> bool:
+    """Tell whether an argument that has digits lies in one octave of its units, where comparing finds nothing."""
+    least, most = x.interval.least, x.interval.most
+    return least >= _DIGITS and math.frexp(least)[1] == math.frexp(most)[1]
 
 
 def shortened_by(x: Value) -> int:
@@ -162,8 +172,10 @@ def _power(state: Lowering, octaves: _Octaves, power_u: Value, exponent: float, 
             remedy=f"{SMALLER}, or put a Clip before it that keeps it further from zero",
         )
     largest = max(1.0, 2.0**exponent)  # of u^e
-    power_u = state.shorten(power_u, min(36, 56 - math.frexp(max(reals) * largest)[1] - digits))
-    g = _chosen(state, octaves, octaves.choices(integers), Fraction(2) ** digits / Fraction(outer / within))
+    scale = Fraction(2) ** digits / Fraction(outer / within)
+    fraction = min(36, 56 - math.frexp(max(reals) * largest)[1] - digits)
+    power_u = state.shorten(power_u, max(_LEAST_DIGITS, min(fraction, _FINEST_RESULT - log2(scale))))
+    g = _chosen(state, octaves, octaves.choices(integers), scale)
     chosen = math.ldexp(integers[0], -digits) * outer / within  # in the least octave, by a rounded integer
     lowest = min(1.0, chosen / (2.0**octaves.first / float(x.scale)) ** exponent) * min(values)
     outermost = [end * chosen for end in ends or ()]

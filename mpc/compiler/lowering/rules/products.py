@@ -49,6 +49,9 @@ _FINEST_SCALE = 48
 _BEFORE_SERIES_BITS = 52
 _FACTOR_FRACTION = 20
 _KNOWN_PRODUCT_BITS = 50
+_SMALL_FACTOR = 2.0**-5
+"""A factor that is always smaller, but never far smaller than its largest, keeps as many more fractional bits."""
+_NARROW = 64
 _FAR_MORE = 8
 """An operand that has so many times more elements than the other is shortened last: each is opened for it."""
 _GATES = {"matmul": "matmul", "conv": "convolution", "scale": "multiply", "multiply": "multiply"}
@@ -244,7 +247,7 @@ def product(state: Lowering, node: Node) -> Value:
     fraction = _factor_fraction(node)
     scores = node.op == "matmul" and _feeds_series(state, node.writes)
     most = _BEFORE_SERIES_BITS - 1 if scores else LINEAR_BITS
-    x, y = (_shortened(state, value, fraction) for value in (left, right))
+    x, y = (_shortened(state, value, fraction + _more(value)) for value in (left, right))
     if not square:
         x, y = _one_shortened(state, node, (left, x), (right, y), most)
     for _ in range(3):
@@ -318,6 +321,15 @@ def _factor_fraction(node: Node) -> int:
     """Return the fractional bits of each factor: more, if the product is known to be small, as x over its norm is."""
     size = max(map(abs, node.attributes.known or (math.inf,)))
     return _FACTOR_FRACTION if size == math.inf else max(_FACTOR_FRACTION, _KNOWN_PRODUCT_BITS // 2 - _log2_ceil(size))
+
+
+def _more(x: Value) -> int:
+    """Return how many more fractional bits a factor keeps since it is small, as one over large numbers is."""
+    low, high = x.reals
+    least, most = (low, high) if low > 0 else (-high, -low)
+    if not (least > 0 and most < _SMALL_FACTOR and most < _NARROW * least):
+        return 0
+    return min(-math.frexp(most)[1], _KNOWN_PRODUCT_BITS - _FACTOR_FRACTION)
 
 
 def _log2_ceil(size: float) -> int:
