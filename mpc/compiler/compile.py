@@ -36,6 +36,12 @@ _DROWNED = 4
 """An error that so many times is below an output's noise is none to speak of."""
 _QUICK_GATES, _QUICK_WEIGHTS = 256, 1 << 20
 """Gates, and numbers of the weights, up to which a model is compiled in a fraction of a second."""
+_OFTEN = 0.05
+"""The part of answers from which what rounding changes is no matter of rows near a threshold."""
+_OWN = (
+    "where a model compares a value with its own maximum, ReLU or absolute value, rounding decides: ArgMax, the "
+    "indices of TopK and Hardmax find such places exactly"
+)
 Ranges = Mapping[str, Range]
 
 
@@ -112,13 +118,18 @@ class Compiled:
         return imprecision(self.plan, self.rough)
 
 
+def _percent(part: float) -> str:
+    return f"{float(f'{100 * part:.1g}'):g} %"
+
+
 def _limited(name: str, expected: Expected) -> str | None:
     """Word what is told of an output whose expected error matters."""
     remedy = "narrower input ranges, or one a column, make it more precise"
     if expected.whole:
         if expected.error <= MISTAKEN:
             return None
-        return f"fixed point is expected to change {100 * expected.error:.1g} % of output {name!r}; {remedy}"
+        often = f"; {_OWN}" if expected.error > _OFTEN else ""
+        return f"fixed point is expected to change {_percent(expected.error)} of output {name!r}; {remedy}{often}"
     if expected.tiny:
         return (
             f"output {name!r} has an expected error of {expected.error:.1g}; only of inputs that are all very small "
@@ -131,10 +142,11 @@ def _limited(name: str, expected: Expected) -> str | None:
     said = f"fixed point limits output {name!r} to an expected error of {expected.error:.1g}"
     if expected.jumps > expected.smooth and expected.changed > RARE:
         jump = expected.jumps / expected.changed**0.5
+        own = f"; {_OWN}" if expected.changed > _OFTEN else ""
         return (
             f"{said}: it jumps where comparisons in the model come out otherwise, by about {jump:.1g}, which rounding "
-            f"does in {100 * expected.changed:.1g} % of the rows; for rows that lie just on a threshold, as data that "
-            f"the model was trained on may, it cannot be estimated; {remedy}"
+            f"does in {_percent(expected.changed)} of the rows; for rows that lie just on a threshold, as data that "
+            f"the model was trained on may, it cannot be estimated; {remedy}{own}"
         )
     if lost:
         said += f", which leaves hardly a digit of values that are typically {expected.size:.2g}"
@@ -191,12 +203,13 @@ def compile_model(
         roles = replace(roles, public_weights=False)
     numbers = None if noising.epsilon else {state.input for state in (states or {}).values()}
     undeclared: tuple[str, ...] = ()
+    noted: tuple[str, ...] = ()
 
     def imported(change: Change | None = None) -> Graph:
-        nonlocal undeclared
+        nonlocal undeclared, noted
         sums = bool(noising.epsilon)
         graph = import_model(loaded, known, sizes, assumed, sums, needing, lying, numbers, secret, change)
-        graph.inputs = described(graph.inputs, lying)
+        noted, graph.inputs = graph.notes, described(graph.inputs, lying)
         undeclared = tuple(given.name for given in graph.inputs if given.declared is None and given.name not in around)
         graph.inputs = [replace(given, declared=given.declared or assumed[given.name]) for given in graph.inputs]
         return with_states(graph, states or {})
@@ -213,7 +226,7 @@ def compile_model(
     if secret is not None:
         require_untold(found.graph, lambda change: improved(with_noise(imported(change), noising)))
     rehearsal = Rehearsal(found.graph, found.plan, found.weights, found.wires, data, found.origins, proved=found.proved)
-    meta, notes, proved = read_meta(loaded), tuple(found.notes), found.guarantee
+    meta, notes, proved = read_meta(loaded), (*noted, *found.notes), found.guarantee
     again = None
     if len(found.plan.gates) <= _QUICK_GATES and sum(each.size for each in found.weights.values()) <= _QUICK_WEIGHTS:
 

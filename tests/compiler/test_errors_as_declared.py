@@ -215,7 +215,19 @@ def test_a_label_is_told_in_parts_that_differ(tmp_path: Path) -> None:
     ]
     weights = {"w": np.full((4, 4), 0.7, np.float32), "little": np.full(4, 1.3e-10, np.float32)}
     [text] = compile_model(save_model(tmp_path, nodes, weights), (-3e4, 3e4)).messages
-    assert "% of output 'y'" in text and "digit" not in text
+    assert "% of output 'y'" in text and "digit" not in text and "e+" not in text
+
+
+def test_a_value_that_is_compared_with_its_own_maximum_is_told_what_finds_that_exactly(tmp_path: Path) -> None:
+    nodes = [
+        node("MatMul", ["x", "w"], ["v"]),
+        node("ReduceMax", ["v"], ["m"], axes=[-1], keepdims=1),
+        node("Equal", ["v", "m"], ["e"]),
+        node("Cast", ["e"], ["y"], to=1),
+    ]
+    weights = {"w": np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)}
+    [text] = compile_model(save_model(tmp_path, nodes, weights), (-3.0, 3.0)).messages
+    assert "its own maximum" in text and "Hardmax" in text and "e+" not in text
 
 
 def test_what_is_rehearsed_is_rehearsed_alike(tmp_path: Path) -> None:

@@ -129,6 +129,15 @@ def test_transforms(classes: int, transform: str, tmp_path: Path) -> None:
     assert_agrees(path, {"x": X}, {"x": (-2.0, 2.0)})
 
 
+def test_probabilities_of_two_classes_are_the_fitted_sigmoid_and_a_note_says_what_others_tell(tmp_path: Path) -> None:
+    """onnxruntime's are up to 0.005 away from it."""
+    two = {"classlabels_ints": [3, 5], "vectors_per_class": [2, 4], "coefficients": WEIGHTS[:6], "rho": [0.1]}
+    path = machine(tmp_path, prob_a=[-1.5], prob_b=[0.3], **two)
+    assert_agrees(path, {"x": X}, {"x": (-2.0, 2.0)}, tolerance=5.1e-3)
+    [text] = compile_model(path, {"x": (-2.0, 2.0)}).messages
+    assert "0.005" in text and "scikit-learn" in text
+
+
 def test_without_vectors(tmp_path: Path) -> None:
     none = {"vectors_per_class": None, "support_vectors": None, "rho": [0.25]}
     assert_agrees(machine(tmp_path, **none), {"x": X}, {"x": (-2.0, 2.0)})

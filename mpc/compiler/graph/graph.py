@@ -227,6 +227,7 @@ class Graph:
     inputs: list[GraphInput]
     nodes: list[Node]
     outputs: list[GraphOutput]
+    notes: tuple[str, ...] = ()
 
     def readers(self, value: str) -> Iterator[Node]:
         """Yield the nodes that read a value."""

@@ -39,6 +39,7 @@ class Writer:
         integral: those that hold integers.
         origin: the node of the model that is being imported.
         told: the parties may be told its constants.
+        notes: what the model's owner should know of its operators.
     """
 
     def __init__(self) -> None:
@@ -47,12 +48,17 @@ class Writer:
         self.nodes: list[Node] = []
         self.origin = Origin("", "")
         self.told = False
+        self.notes: list[str] = []
         self._fresh = 0
         self._reserved: set[str] = set()
 
     def reserve(self, names: Iterable[str]) -> None:
         """Keep names that the model has: `fresh` gives none of them."""
         self._reserved.update(names)
+
+    def note(self, text: str) -> None:
+        """Note something that the model's owner should know about the node that is being imported."""
+        self.notes.append(f"node {self.origin.node!r} ({self.origin.operator}): {text}")
 
     def fresh(self) -> str:
         """Return a name that no value has, whatever the model calls its values and nodes."""

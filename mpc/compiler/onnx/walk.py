@@ -142,7 +142,8 @@ class Importer(Context):
         for index, node in enumerate(model.graph.node):
             self._node(index, node)
         outputs = [self._signature.output(value) for value in model.graph.output]
-        return marked(Graph([*inputs, *self.marking], self.nodes, outputs), self.aware)
+        graph = marked(Graph([*inputs, *self.marking], self.nodes, outputs), self.aware)
+        return replace(graph, notes=tuple(self.notes))
 
     def _store(self, graph: onnx.GraphProto, of: onnx.GraphProto | None = None) -> None:
         """Take in the constants of a graph, which may be a copy of another whose names are the model's."""

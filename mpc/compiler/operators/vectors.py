@@ -213,10 +213,7 @@ def _votes(state: Context, scores: str, pairs: list[tuple[int, int]], classes: i
 
 
 def _platt(state: Context, settings: Settings, score: str, transform: str, out: str) -> None:
-    """The first class has 1 - sigmoid(a s + b).
-
-    onnxruntime stops an iteration early: where that is within 0.005 of a half, it says a half.
-    """
+    """The first class has 1 - sigmoid(a s + b); onnxruntime and libsvm iterate towards that, and stop early."""
     a, b = ([float(v) for v in settings.get(name, ())] for name in ("prob_a", "prob_b"))
     if len(a) != 1 or len(b) != 1 or transform != "NONE":
         raise state.origin.refuse(
@@ -227,5 +224,9 @@ def _platt(state: Context, settings: Settings, score: str, transform: str, out: 
                 "without probabilities"
             ),
         )
+    state.note(
+        "its probabilities are the sigmoid that was fitted; onnxruntime and scikit-learn stop an iteration early, and "
+        "may tell up to 0.005 less or more"
+    )
     fitted = state.scale(score, a[0], b[0])
     pair(state, fitted, "LOGISTIC", out, whole=True)
