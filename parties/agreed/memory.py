@@ -14,9 +14,10 @@ from mpc.entry import EntryId
 from mpc.errors import PlanError
 from mpc.gates.bilinear import Bilinear
 from mpc.gates.convolution import Convolution
-from mpc.plan.checking import check_windows, gate_weights
+from mpc.plan.checking import check_windows, dealt_tags, gate_weights
 from mpc.plan.cost import session_dealt, stored_bytes
 from mpc.plan.holding import holdings
+from mpc.plan.lasting import Readers
 from mpc.plan.once import once
 from mpc.plan.plan import MOST_RUNS_KEPT, Plan
 from mpc.plan.segments import segments, spans
@@ -35,6 +36,8 @@ _WINDOW_BYTES = 8 << 20
 """Tags of bits are made and read where they lie, by windows of some thousand comparisons."""
 _PER_LIVE_ELEMENT = 24
 """An element of a wire that is still read: public, as it came, and its mask."""
+_PER_MASK_ELEMENT = 8
+"""An element of a plain mask, which the provider has."""
 _PER_ACTIVE_ELEMENT = 40
 """An element that a gate reads or writes now, besides: what is opened and received of it, its limbs in a product."""
 _PER_CHECKED_ELEMENT = 16
@@ -72,12 +75,46 @@ def plan_memory(plan: Plan, limits: Limits) -> int:
 
 def run_memory(plan: Plan, batch: int, limits: Limits) -> int:
     """Return the bytes that one run is granted; raise PlanError if the batch or its memory is over the limit."""
-    if not 1 <= batch <= limits.max_batch:
-        raise PlanError(
-            f"a batch of {batch}; 1 to {limits.max_batch} are accepted",
-            remedy="split the data, or raise limits.max_batch",
-        )
+    _require_batch(batch, limits)
     return _within(needed_memory(plan, batch, limits.max_window_bytes), limits, "this run needs")
+
+
+def deal_memory(plan: Plan, batch: int, limits: Limits) -> int:
+    """Return the bytes that the provider is granted to deal one run; raise PlanError if the batch or its memory is over
+    the limit.
+    """
+    _require_batch(batch, limits)
+    return _within(needed_to_deal(plan, batch, limits.max_window_bytes), limits, "dealing this run needs")
+
+
+@once
+def needed_to_deal(plan: Plan, batch: int, window: int) -> int:
+    """Return the bytes that dealing one run takes, at most: what is being sent or waits for that, one gate, and plain
+    masks that gates still read.  What was sent is gone, also of a run that parties hold whole until it is checked.
+
+    Args:
+        window: bytes of corrections that wait to be sent, before dealing is held back; a gate's wait if it has more.
+    """
+    bound = plan.bind(batch)
+    tags, dealt = dealt_tags(bound, EntryId(1)), [0]
+    for gate in bound.online:
+        values = (*gate.correlations(bound.wire), *tags.get(gate.name, ()))
+        dealt.append(sum(value.size for value in values if value.dependent))
+    waiting = min(sum(dealt), max(window, *dealt))
+    used = max((each.used for each in gate_weights(bound).values()), default=0)
+    return waiting + used + _mask_memory(bound) + _most_patches(bound) + plan.is_checked * _WINDOW_BYTES
+
+
+def _mask_memory(bound: Plan) -> int:
+    """Count the bytes of a run's plain masks at the gate with most of them, and of what that gate reads and writes."""
+    readers, live, most = Readers(bound.online, {state.out for state in bound.states}), dict[str, int](), 0
+    for gate in bound.online:
+        live |= {name: prod(bound.wire[name].sizes) for name in gate.writes}
+        active = sum(live.get(name, 0) for name in {*gate.reads, *gate.writes})
+        most = max(most, sum(live.values()) * _PER_MASK_ELEMENT + active * _PER_ACTIVE_ELEMENT)
+        for name in readers.over(gate):
+            live.pop(name, None)
+    return most
 
 
 @once
@@ -90,7 +127,7 @@ def needed_memory(plan: Plan, batch: int, window: int | None = None) -> int:
     bound = plan.bind(batch)
     window = prepared_ahead(bound, window)
     needed = _correlation_memory(bound, window) + _wire_memory(bound) + plan.is_checked * _WINDOW_BYTES
-    return needed + max((_patches(gate, bound) for gate in bound.online if isinstance(gate, Convolution)), default=0)
+    return needed + _most_patches(bound)
 
 
 def prepared_ahead(bound: Plan, window: int | None) -> int | None:
@@ -135,6 +172,10 @@ def _tiles(gate: Convolution, bound: Plan) -> tuple[int, int] | None:
     return tiles(bound.wire[gate.x].sizes, bound.wire[gate.second].sizes, gate.windows)
 
 
+def _most_patches(bound: Plan) -> int:
+    return max((_patches(gate, bound) for gate in bound.online if isinstance(gate, Convolution)), default=0)
+
+
 def _patches(gate: Convolution, bound: Plan) -> int:
     """Count the bytes that a convolution makes of its input, a few windows or tiles at a time (`mpc.convolution`)."""
     (images, filters, *positions), (_, *each) = bound.wire[gate.out].sizes, bound.wire[gate.second].sizes
@@ -144,6 +185,14 @@ def _patches(gate: Convolution, bound: Plan) -> int:
         tile = 2 * TILE * TILE * max(filters, each[0]) * 8
         return min(tile * images * prod(counts), max(tile * prod(counts), 2 * POINT_BYTES))
     return min(window * images * prod(positions), max(window, 3 * BLOCK_BYTES))
+
+
+def _require_batch(batch: int, limits: Limits) -> None:
+    if not 1 <= batch <= limits.max_batch:
+        raise PlanError(
+            f"a batch of {batch}; 1 to {limits.max_batch} are accepted",
+            remedy="split the data, or raise limits.max_batch",
+        )
 
 
 def _within(needed: int, limits: Limits, what: str) -> int:

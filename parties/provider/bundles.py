@@ -17,12 +17,12 @@ from parties.wire.inflow import Inflow
 class DealtBundle:
     """One bundle, from when it begins to be dealt until every party has fetched its part.
 
-    What was sent is gone; what waits to be sent is no more than the window, or one gate's.
+    What was sent is gone; what is being sent or waits for that is no more than the window, or one gate's.
 
     Args:
         corrected: the index of the party that all corrections go to.
         held: bytes of memory it was granted.
-        window: bytes of corrections that wait to be sent, before dealing is held back.
+        window: bytes of corrections that are being sent or wait for that, before dealing is held back.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class DealtBundle:
             self._inflow.arrived()
 
     def _is_full(self, part: memoryview) -> bool:
-        return bool(self._parts) and self._queued + len(part) > self._window
+        return bool(self._queued) and self._queued + len(part) > self._window
 
     def forsake(self, error: MpcError) -> None:
         """Say that nobody may be left to read it: dealing is not held back for anybody, but ends with this error."""
@@ -90,16 +90,21 @@ class DealtBundle:
         left = segment.dealt
         while left:
             part = self._take()
-            left -= len(part)
+            size = len(part)
+            left -= size
             yield part
+            del part
+            self._sent(size)
 
     def _take(self) -> memoryview:
         with self._inflow.lock:
             self._inflow.wait(lambda: bool(self._parts))
-            part = self._parts.popleft()
-            self._queued -= len(part)
+            return self._parts.popleft()
+
+    def _sent(self, size: int) -> None:
+        with self._inflow.lock:
+            self._queued -= size
             self._inflow.arrived()
-            return part
 
     def statement(self, number: int) -> DealPart:
         """Return what was signed of a segment; of the last one only when nothing more is dealt."""

@@ -17,7 +17,7 @@ from mpc.plan.plan import Plan
 from mpc.plan.segments import segments
 from mpc.prg import SEED_BYTES, Seed
 from parties.agreed import manifest
-from parties.agreed.memory import run_memory
+from parties.agreed.memory import deal_memory
 from parties.agreed.segments import sign_segment
 from parties.agreed.terms import Terms
 from parties.config.models import Limits
@@ -92,7 +92,7 @@ class Dealing:
             raise PlanError("weights have no batch")
         plan, held = session.plan, 0
         if not entry.is_weights:
-            held = run_memory(session.plan.at(entry.number), wanted.batch, self._limits)
+            held = deal_memory(session.plan.at(entry.number), wanted.batch, self._limits)
             plan = session.plan.at(entry.number).bind(wanted.batch)
         parts = segments(plan, entry)
         self._budget.take(held)

@@ -17,7 +17,7 @@ from mpc.compiler.compile import compile_model
 from mpc.compiler.roles import Roles
 from mpc.correlations import Bundle, BundleId
 from mpc.entry import EntryId
-from mpc.errors import PlanError
+from mpc.errors import PlanError, SessionError
 from mpc.gates.base import Gate
 from mpc.gates.convolution import Convolution
 from mpc.gates.fourier import Clamp, Fourier
@@ -29,22 +29,24 @@ from mpc.gates.multiply import Multiply
 from mpc.gates.relu import Relu
 from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
-from mpc.interpret.dealer import SessionMasks, deal
+from mpc.interpret.dealer import Final, SessionMasks, deal
 from mpc.interpret.session_wires import SessionWires
 from mpc.plan.checking import check_windows, dealt_tags
 from mpc.plan.cost import plan_cost
 from mpc.plan.holding import holdings
 from mpc.plan.parse import parse_plan
-from mpc.plan.plan import Plan
+from mpc.plan.plan import Plan, Security
 from mpc.plan.program import Paced, Program, Rate
-from mpc.plan.segments import segments
+from mpc.plan.segments import Segment, segments
 from mpc.shares import Masked, Share
 from mpc.windows import Windows
 from mpc.wires import Masking
 from parties import machine
-from parties.agreed.memory import parsed_memory, plan_memory, run_memory
+from parties.agreed.memory import deal_memory, needed_to_deal, parsed_memory, plan_memory, run_memory
+from parties.agreed.terms import Terms
 from parties.client.running.feeds import is_room_for_two, split
 from parties.config.models import USUAL_MEMORY, Limits
+from parties.provider.bundles import DealtBundle
 from tests.support.plans import Builder, Shape, wire
 from tests.support.worlds import make_world, seed
 
@@ -91,10 +93,10 @@ class Measured:
         self.seeds = [seed(1).derive("party", index, RUN) for index in range(parties)]
         self.corrected, self.parts = self.deal(self.world.masks)
 
-    def deal(self, masks: SessionMasks, kept: bool = True) -> tuple[int, list[memoryview]]:
-        """Deal the run once more: (whose the corrections are, all of them as they were dealt if they are kept)."""
+    def deal(self, masks: SessionMasks, final: Final | None = None) -> tuple[int, list[memoryview]]:
+        """Deal the run once more: (whose the corrections are, all of them as they were dealt if nothing takes them)."""
         parts: list[memoryview] = []
-        final = parts.append if kept else len
+        final = parts.append if final is None else final
         kind, _ = self.world.dealing(self.bound, self.id.entry)
         dealt = deal(self.bound.online, self.bound.wire, self.id, self.seeds, masks, final, kind=kind)
         return dealt.corrected, parts
@@ -263,7 +265,7 @@ def test_a_run_in_segments_takes_what_its_window_is_granted(segment: int) -> Non
     session = Measured(plan, batch, parties)
     session.world.window = window
     with measured() as provider:
-        session.deal(session.world.masks, kept=False)
+        session.deal(session.world.masks, len)
     taken = [provider.most + window]
     for index in range(parties):
         came = b"".join(session.parts) if index == session.corrected else None
@@ -289,6 +291,49 @@ def test_a_run_that_is_checked_takes_what_it_is_granted(name: str) -> None:
             session.evaluate(index, session.world.sessions[index])
         taken.append(party.most)
     assert granted / 8 < max(taken) <= granted, f"{name}: {granted} granted, {taken} taken"
+
+
+@pytest.mark.parametrize("window", [1, 1 << 40])
+@pytest.mark.parametrize("security", ["passive", "active"])
+@pytest.mark.parametrize("name", CHECKED)
+def test_the_provider_is_granted_what_dealing_takes(name: str, security: Security, window: int) -> None:
+    """What waits to be sent is a window, or one gate's, beside the gate that is being dealt."""
+    make, batch = PLANS[name]
+    plan = make().with_security(security)
+    session, granted, parts = Measured(plan, batch, 3), needed_to_deal(plan, batch, window), list[memoryview]()
+
+    def wait(part: memoryview) -> None:
+        while parts and sum(map(len, parts)) + len(part) > window:
+            del parts[0]
+        parts.append(part)
+
+    with measured() as provider:
+        session.deal(session.world.masks, wait)
+    assert granted / 8 < provider.most <= granted, f"{granted} granted, {provider.most} taken"
+
+
+def test_what_is_being_sent_counts_until_it_is_sent() -> None:
+    terms = Terms(bytes(32), "provider", ("a", "b"), (b"a" * 32, b"b" * 32))
+    parts = tuple(Segment((), start, start + 4, 4) for start in (0, 4))
+    bundle = DealtBundle(BundleId.of_run(bytes(32), 1, 1), [], terms, parts, held=0, window=4)
+    bundle.forsake(SessionError("it would be held back"))
+    bundle.add(memoryview(b"1234"))
+    sending = bundle.corrections(parts[0])
+    assert bytes(next(sending)) == b"1234"
+    with pytest.raises(SessionError, match="held back"):
+        bundle.add(memoryview(b"5678"))
+    assert next(sending, None) is None
+    bundle.add(memoryview(b"5678"))
+
+
+def test_security_active_the_provider_is_granted_a_window_of_what_parties_hold_whole() -> None:
+    """C's 128 rows are more than 3 GiB at a party until their check, and never lie together at the provider."""
+    lenet = compile_model(ROOT / "benchmarks/networks/lenet_c.onnx", roles=Roles(security="active")).plan
+    usual = Limits(max_memory_bytes=USUAL_MEMORY)
+    granted = deal_memory(lenet, 128, usual)
+    assert usual.max_window_bytes < granted < 0.6 * run_memory(lenet, 128, usual)
+    with pytest.raises(PlanError, match="dealing this run needs"):
+        deal_memory(lenet, 128, Limits(max_memory_bytes=granted - 1))
 
 
 def long_plan(shape: Shape) -> Builder:

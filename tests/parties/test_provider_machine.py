@@ -22,7 +22,7 @@ from mpc.gates.relu import Relu
 from mpc.plan.plan import Plan
 from mpc.wires import Masking
 from parties.addresses import Endpoint
-from parties.agreed.memory import plan_memory, run_memory
+from parties.agreed.memory import deal_memory, plan_memory
 from parties.agreed.terms import Terms
 from parties.config.models import Deadlines, Limits, ProviderConfig
 from parties.pb import provider_pb2
@@ -378,7 +378,7 @@ class Sessions(RuleBasedStateMachine):
     def given(self, session: Open, number: int, party: str, entry: EntryId, batch: int) -> Bundle:
         """The party has its part of the bundle; the first that asked has it dealt."""
         if entry not in session.bundles:
-            held = 0 if entry.is_weights else run_memory(PLAN, batch, LIMITS)
+            held = 0 if entry.is_weights else deal_memory(PLAN, batch, LIMITS)
             slow = not self.gate.is_set()
             made = Bundle(batch, held, set(roster(number)), over=not slow, failed=slow and self.breaks)
             session.bundles[entry], session.due = made, entry.following
