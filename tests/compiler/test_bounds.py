@@ -231,6 +231,25 @@ def test_arguments_below_the_least_octave_keep_their_bounds(
     clear(made, np.stack([rows, rows], axis=1).astype(np.float32))  # no value leaves the bound of its wire
 
 
+@pytest.mark.parametrize(
+    ("norm", "reach"),
+    [("L1", 8.0), ("L1", 1000.0), ("L1", 1e6), ("L2", 8.0), ("L2", 1e6), ("MAX", 8.0), ("MAX", 1000.0)],
+)
+def test_rows_that_are_shorter_than_any_norm_that_is_divided_by(norm: str, reach: float, tmp_path: Path) -> None:
+    """A norm was taken to be at least 2^-12; of a shorter one the inverse went round, and a row with it."""
+    path = save_model(tmp_path, [node("Normalizer", ["x"], ["y"], domain="ai.onnx.ml", norm=norm)], shape=("batch", 4))
+    made = compile_model(path, {"x": (-reach, reach)})
+    assert "counts as that" in made.notes[0]
+    sizes = np.geomspace(1e-7, reach, 600)[:, None]
+    rows = (sizes * np.concatenate([np.eye(4), np.tril(np.ones((4, 4)))])[:, None]).reshape(-1, 4).astype(np.float32)
+    found = clear(made, rows)  # no value leaves the bound of its wire
+    long = np.abs(rows).max(axis=1) > 2.0**-9 + reach / 2**14
+    [expected] = plaintext(path, {"x": rows})
+    seen = long & np.isfinite(expected).all(axis=1) & (np.abs(expected).max(axis=1) <= 1)
+    np.testing.assert_allclose(found[seen], expected[seen], atol=0.05)
+    assert made.rehearsal.expected["y"].error < 0.05
+
+
 @pytest.mark.parametrize(("low", "high"), [(2.0**58, 2.0**58), (-(2.0**58), -(2.0**58)), (0.0, 0.0), (-1.0, 1.0)])
 def test_what_a_relu_leaves_is_estimated_without_overflow(low: float, high: float) -> None:
     """Of a constant, whose deviation is nothing, too."""

@@ -230,11 +230,17 @@ class Step(Attributes):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Function(Attributes):
-    """A function of one variable, elementwise; hidden: where its values are zero instead."""
+    """A function of one variable, elementwise.
+
+    Args:
+        hidden: where its values are zero instead.
+        floor: what is smaller counts as about that, unless the argument has no room above it; None: nothing does.
+    """
 
     name: Name
     parameters: Parameters = field(default_factory=dict)
     hidden: Hidden | None = None
+    floor: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

@@ -304,10 +304,11 @@ class Emitter(Writer):
         out: str | None = None,
         known: Ends | None = None,
         hidden: Hidden | None = None,
+        floor: float | None = None,
         **parameters: float,
     ) -> str:
-        """Apply a key of `functions.FUNCTIONS` with its parameters, elementwise; zero where it is hidden."""
-        taken = Function(name=name, parameters=parameters, known=known, hidden=hidden)
+        """Apply a key of `functions.FUNCTIONS` with its parameters, elementwise; see `Function`."""
+        taken = Function(name=name, parameters=parameters, known=known, hidden=hidden, floor=floor)
         return self.emit("function", (x,), out, self.shapes[x], taken)
 
     def link(self, name: str, x: str, fraction: int, period: float, terms: int, reach: float, wall: float) -> str:

@@ -50,8 +50,15 @@ _DEEPEST_WHOLE = 24
 """Bits of a coarse argument, whole numbers say, that has room for fractional bits."""
 
 
-def apply(state: Lowering, x: Value, name: str, parameters: Mapping[str, float], finest: bool) -> Value:
-    """Return f(x); `finest` says that it is revealed as it is, and nothing multiplies it."""
+def apply(
+    state: Lowering, x: Value, name: str, parameters: Mapping[str, float], finest: bool, floor: float | None = None
+) -> Value:
+    """Return f(x).
+
+    Args:
+        finest: it is revealed as it is, and nothing multiplies it.
+        floor: what an argument counts as that is smaller; see `Function`.
+    """
     settings: Parameters = tuple(sorted(parameters.items()))
     function = FUNCTIONS[name](**parameters)
     if log2(x.scale) < _ROOT_FRACTION and x.wire.bits <= _DEEPEST_WHOLE:  # whole numbers, say: digits cost nothing
@@ -59,6 +66,9 @@ def apply(state: Lowering, x: Value, name: str, parameters: Mapping[str, float],
         x = state.combine([x], [spread], x.shape, x.scale * spread)
     low, high = x.coarse
     bottom, least = low, x.reals[0]
+    if floor is not None and low < floor < high / 2:
+        x = _floored(state, x, name, floor)
+        low, high = x.coarse
     if name == "reciprocal" and high < 0:
         opposite = state.combine([x], [-1], x.shape, x.scale)
         found = apply(state, opposite, name, parameters, finest)
@@ -71,7 +81,7 @@ def apply(state: Lowering, x: Value, name: str, parameters: Mapping[str, float],
     if low <= function.domain:
         positive = name == "sqrt" or (name == "power" and parameters["exponent"] > 0)
         if low >= -max(4 / float(x.scale), _SLACK * high) and high > _FLOOR and not positive:
-            x = _floored(state, x, name)
+            x = _floored(state, x, name, max(_FLOOR, 16 / float(x.scale)))
         elif not positive or low < -1e-3 * max(1.0, high):
             raise state.origin.refuse(
                 f"its argument can be {low:.3g}, and it is defined above {function.domain:g} only",
@@ -166,9 +176,8 @@ def _squared(state: Lowering, x: Value) -> Value:
     return state.add("multiply", x.shape, root.scale**2, interval, x=root.wire.name, y=root.wire.name)
 
 
-def _floored(state: Lowering, x: Value, name: str) -> Value:
+def _floored(state: Lowering, x: Value, name: str, floor: float) -> Value:
     """An argument that may be 0 where the function is infinite: what is smaller than a floor counts as the floor."""
-    floor = max(_FLOOR, 16 / float(x.scale))
     state.note(f"the argument of {name} can be 0; what is below {floor:.2g} counts as that")
     return replace(x, interval=x.interval.within(floor * float(x.scale), math.inf))
 

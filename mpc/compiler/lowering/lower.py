@@ -121,7 +121,7 @@ def _function(state: Lowering, node: Node) -> Value:
         return masked.powers(
             state, x, hidden, lambda each: approximate.apply(state, each, taken.name, taken.parameters, finest)
         )
-    found = approximate.apply(state, x, taken.name, taken.parameters, finest)
+    found = approximate.apply(state, x, taken.name, taken.parameters, finest, taken.floor)
     return replace(found, norms=contracted(x, taken.name))
 
 

@@ -12,8 +12,8 @@ from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import magnitude
 from mpc.compiler.operators.registry import handles
 
-_LEAST_NORM = 2.0**-12
-"""Norms are taken to be at least that: nothing is divided by zero."""
+LEAST_NORM = 2.0**-12
+"""Norms count as that if they are smaller: nothing is divided by zero."""
 
 
 @handles("BatchNormalization")
@@ -129,17 +129,13 @@ def lp_normalization(state: Context, node: ModelNode, settings: Settings) -> Non
 
 
 def by_norm(state: Context, x: str, axis: int, norm: str, out: str) -> None:
-    """Compute x over the norm of each row."""
+    """Compute x over the L1 or L2 norm of each row."""
     if norm == "L2":
-        square = state.total(state.multiply(x, x), (axis,), known=(_LEAST_NORM**2, np.inf))
-        inverse = state.function("rsqrt", square, known=(0.0, 1 / _LEAST_NORM))
-    elif norm == "L1":
-        total = state.total(magnitude(state, x), (axis,), known=(_LEAST_NORM, np.inf))
-        inverse = state.function("reciprocal", total, known=(0.0, 1 / _LEAST_NORM))
+        square = state.total(state.multiply(x, x), (axis,))
+        inverse = state.function("rsqrt", square, floor=LEAST_NORM**2)
     else:
-        moved, back = state.last(magnitude(state, x), [axis])
-        top = state.transpose(state.maximum(moved), back)
-        inverse = state.function("reciprocal", state.sum((top,), (1.0,), known=(_LEAST_NORM, np.inf)))
+        total = state.total(magnitude(state, x), (axis,))
+        inverse = state.function("reciprocal", total, floor=LEAST_NORM)
     state.multiply(x, inverse, out, known=(-1.0, 1.0))
 
 

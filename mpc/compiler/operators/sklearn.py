@@ -12,10 +12,9 @@ from mpc.compiler.operators.facts import Ordered, Probabilities
 from mpc.compiler.operators.labels import ML
 from mpc.compiler.operators.logic import between, negation
 from mpc.compiler.operators.missing import marks_of, must_mark, unscaled_columns
-from mpc.compiler.operators.normalisation import by_norm
+from mpc.compiler.operators.normalisation import LEAST_NORM, by_norm
 from mpc.compiler.operators.registry import handles
 
-_LEAST_MAXIMUM = 2.0**-12
 _MOST_FILLED = 2.0**40
 """A number to put in is larger before a scaling that takes almost all of it away: then it is put in behind."""
 
@@ -66,8 +65,8 @@ def _by_maximum(state: Context, x: str, out: str) -> None:
     """x over the largest of its row, with its sign: that one may be negative."""
     top = state.maximum(x)
     sign = state.sum((state.step(top),), (2.0,), None, -1.0)
-    size = state.sum((magnitude(state, top),), (1.0,), known=(_LEAST_MAXIMUM, np.inf))
-    state.multiply(x, state.multiply(sign, state.function("reciprocal", size)), out)
+    inverse = state.function("reciprocal", magnitude(state, top), floor=LEAST_NORM)
+    state.multiply(x, state.multiply(sign, inverse), out)
 
 
 @handles("Binarizer", domain=ML)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 
@@ -169,13 +170,38 @@ def with_room(state: Lowering, node: Node) -> Node:
     elif node.op == "multiply":
         for place in (0, 1):
             over = state.graph.writers.get(node.reads[1 - place])
-            if over is not None and over.op == "function" and over.of(Function).name == "rsqrt":
+            if over is not None and over.op == "function" and over.of(Function).floor is not None:
+                room = _room_of_norm(state, over)
+            elif over is not None and over.op == "function" and over.of(Function).name == "rsqrt":
                 found = _room_of_deviation(state, node.reads[place], over)
                 room = room if found is None else found[1]
     if room == 1.0:
         return node
     ends = None if math.isinf(room) else (min(known[0], known[0] * room), known[1] * room)
     return replace(node, attributes=replace(node.attributes, known=ends))
+
+
+def _room_of_norm(state: Lowering, over: Node) -> float:
+    """Return how large an element over its row's norm can be, where norms below a floor count as that.
+
+    A norm is a sum of sizes, or the root of one of squares, and each of them is rounded before.  So a row may be longer
+    than the norm that is found says, and one over that, by a series, is between its own ends below the floor.
+    """
+    floor, total = over.of(Function).floor or 0.0, state.graph.writers[over.reads[0]]
+    axes, parts = total.of(Total).axes, state.values[total.reads[0]]
+    number = math.prod(static(parts.shape)[axis] for axis in axes)
+    off = number * _UNITS / float(state.values[total.writes].scale) + _off(state, over)
+    each = number * _UNITS / float(_scale_of_sizes(state, total))
+    most = state.values[over.writes].interval.bound / float(state.values[over.writes].scale)
+    if over.of(Function).name == "rsqrt":
+        return max(1.0, (math.sqrt(floor + off) + math.sqrt(number) * _UNITS / math.sqrt(parts.scale)) * most)
+    return max(1.0, (floor + off + each) * most)
+
+
+def _scale_of_sizes(state: Lowering, total: Node) -> Fraction:
+    """Return the scale of what was rounded to add up sizes: |x| = 2 relu(x) - x, of a rounded x."""
+    sizes = state.graph.writers.get(total.reads[0])
+    return min(state.values[name].scale for name in (total.reads[0], *(sizes.reads if sizes else ())))
 
 
 def _off(state: Lowering, over: Node) -> float:
