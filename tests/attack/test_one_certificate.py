@@ -85,7 +85,7 @@ def test_security_33_one_certificate_with_the_smallest_role_starves_nobody(
         good = stack.enter_context(Cluster.connect(layout.cluster_file))
         shared = good.session(model, RANGE, recipients=MALLORY)  # the one in which mallory has a part
         stack.callback(shared.abandon)
-        prepare(good.parties, id_of(shared), 1, 1, 0)[0].result()
+        prepare(good.parties, shared.compiled.plan, id_of(shared), 1, 1, 0)[0].result()
         session = stack.enter_context(good.session(model, RANGE))
 
         def median(seconds: float) -> float:
