@@ -21,7 +21,7 @@ from mpc.plan.cost import plan_cost
 from parties.client.running.feeds import to_integers
 from tests.support.effort import FULL
 from tests.support.graphs import node, save_model
-from tests.support.models import assert_agrees, encrypted
+from tests.support.models import assert_agrees, clear, encrypted, plaintext
 from tests.support.worlds import make_world
 
 HALVES = np.array([[0.5, 1.5, 2.5, -0.5], [-1.5, -2.5, 3.25, -7.75], [7.0, -8.0, 0.0, 2.75]], np.float32)
@@ -93,6 +93,39 @@ def test_whole_numbers_are_divided_by_columns(tmp_path: Path) -> None:
 def test_the_rest_of_reals_has_their_sign(divisor: float, tmp_path: Path) -> None:
     path = save_model(tmp_path, [node("Mod", ["x", "c"], ["y"], fmod=1)], {"c": np.float32(divisor)})
     assert_agrees(path, {"x": HALVES}, {"x": (-8, 8)}, 1e-6)
+
+
+NEGATED = [node("Mul", ["x", "x"], ["h"]), node("Neg", ["h"], ["g"]), node("Mod", ["g", "m"], ["y"], fmod=1)]
+CENTRED = [
+    node("ReduceMean", ["x"], ["s"], axes=[1], keepdims=1),
+    node("Sub", ["x", "s"], ["h"]),
+    node("Mod", ["h", "m"], ["y"], fmod=1),
+]
+SCALED = [node("MatMul", ["x", "w"], ["h"]), node("Mod", ["h", "m"], ["y"], fmod=1)]
+
+
+@pytest.mark.parametrize(("nodes", "divisor"), [(NEGATED, 2.0), (CENTRED, 1.0), (SCALED, 2.0), (SCALED, 3.0)])
+def test_the_rest_of_what_is_nearly_a_negative_multiple_is_nearly_zero(
+    nodes: list, divisor: float, tmp_path: Path
+) -> None:
+    """Just below 0, and at multiples below it, the rest was once minus the divisor: steps are seen less finely."""
+    known = {"m": np.float32(divisor), "w": np.full((2, 2), 0.3, np.float32)}
+    path = save_model(tmp_path, nodes, {n: known[n] for n in ("m", "w") if n == "m" or nodes is SCALED}, ("batch", 2))
+    compiled = compile_model(path, {"x": (-20.0, 20.0)})
+    rows = np.array([[2, 0], [0, -10], [1e-4, 3e-4], [-10, 10], [2, -4], [3, 5], [-1e-5, -2e-5]], np.float32)
+    [right] = plaintext(path, {"x": rows})
+    off = clear(compiled, rows) - right
+    off -= divisor * np.rint(off / divisor) * (np.abs(right) > 0.5)  # of what is nearly the divisor, it may be 0
+    assert np.abs(off).max() < 1e-3
+
+
+@pytest.mark.parametrize("operator", ["Cast", "Floor"])
+def test_a_little_less_than_zero_is_no_whole_number_above_it(operator: str, tmp_path: Path) -> None:
+    more = {"to": TensorProto.INT32} if operator == "Cast" else {}
+    nodes = [node("MatMul", ["x", "w"], ["h"]), node(operator, ["h"], ["y"], **more)]
+    path = save_model(tmp_path, nodes, {"w": np.full((2, 2), 0.3, np.float32)}, ("batch", 2))
+    x = -np.geomspace(1e-8, 1e-4, 60).astype(np.float32).reshape(-1, 2)
+    assert (clear(compile_model(path, {"x": (-9.0, 9.0)}), x) <= 0).all()
 
 
 def test_whole_numbers_are_rounded_for_nothing(tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ _FINEST = 40
 _COMPARED_FRACTION = 20
 """Fractional bits that are compared of what is off by more than its last bit anyway."""
 _LONGEST_COMPARISON = 48
+_LEFT_OVER_BITS = 4
+"""Bits at most that what is left of a value without its whole units has more than a unit."""
 _EXACT = 0.35
 """Units by which a value is off at most that is what it is taken for: an input, say, or a whole number."""
 _EVENING_BITS = 20
@@ -49,7 +51,7 @@ _REALS = {"floor": np.floor, "nearest": np.rint, "zero": np.trunc}
 def whole(state: Lowering, node: Node) -> Value:
     """Round to whole numbers, and hold them to 0 and a ceiling if there is one, an offset added before."""
     x, taken = state.values[node.reads[0]], node.of(Whole)
-    low, high = (_REALS[taken.how](end / float(x.scale)) for end in (x.interval.low, x.interval.high))
+    low, high = _ends(x, taken.how)
     halves = False
     if x.scale != 1:
         x, halves = _prepared(state, x, taken.how)
@@ -65,6 +67,13 @@ def whole(state: Lowering, node: Node) -> Value:
     else:
         found = _shifted(state, _rounded(state, x, halves), offset)
     return replace(found, interval=found.interval.within(low, high))
+
+
+def _ends(x: Value, how: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return where the rounded value lies: what is just before a step may count as beyond it."""
+    blur, unit = 0.0 if _is_exact(x) or x.scale == 1 else 2.0**-_COMPARED_FRACTION, float(x.scale)
+    low, high = x.interval.low / unit, x.interval.high / unit + blur
+    return _REALS[how](low - blur if how == "zero" else low), _REALS[how](high)
 
 
 def _shifted(state: Lowering, x: Value, offset: np.ndarray | None) -> Value:
@@ -113,15 +122,23 @@ def _leaves(x: Value, halves: bool, offset: np.ndarray | None, ceiling: int) -> 
 
 
 def _below(state: Lowering, x: Value) -> Value:
-    """Return a value whose floor is x cut towards zero: less than one more, where x is negative."""
-    (low, high), up = x.coarse, x.scale.numerator - 1
+    """Return a value whose floor is x cut towards zero: less than one more, where x is negative.
+
+    A floor may count what is just below a step as above it.  So a negative x is raised by so much less: what is just
+    below 0 stays below 1, and what is -1, but for a rounding, counts as -1.
+    """
+    (low, high), unit = x.coarse, x.scale.numerator
     if low >= 0:
         return x
+    # where bits are dropped, a level above 0 has nothing below 0 count as above; a level that is not 0 takes a bit
+    shift = x.wire.bits + 2 - _LONGEST_COMPARISON if x.wire.bits >= _LONGEST_COMPARISON else 0
+    level = (1 << shift) if shift else 0
+    blur = max(_blur(x), log2(x.scale) + _LEFT_OVER_BITS + 2 - _LONGEST_COMPARISON)
+    up = max(0, unit - (1 << blur) - (level if high > 0 else 0))
     if high <= 0:
         return state.combine([x], [1], x.shape, x.scale, up)
-    shift = max(0, x.wire.bits + 1 - _LONGEST_COMPARISON)
     between = Interval.between(0, 1, ())
-    bit = state.add("step", (*x.shape, 1), Fraction(1), between, x=x.wire.name, levels=(0,), shift=shift)
+    bit = state.add("step", (*x.shape, 1), Fraction(1), between, x=x.wire.name, levels=(level,), shift=shift)
     found = state.combine([x, state.reshape(bit, x.shape)], [1, -up], x.shape, x.scale, up)
     return replace(found, interval=replace(found.interval, error=x.interval.error))
 
@@ -182,14 +199,18 @@ def _left_over(state: Lowering, x: Value, y: Value, halves: bool, off: int) -> V
     return state.add("combine", x.shape, x.scale, interval, xs=xs, factors=factors)
 
 
+def _blur(x: Value) -> int:
+    """Return how many bits of x are not compared, since they say nothing."""
+    return 0 if _is_exact(x) else max(0, log2(x.scale) - _COMPARED_FRACTION)
+
+
 def _climbed(state: Lowering, x: Value, d: Value, numbers: Sequence[int], halves: bool) -> Value:
     """Return how many of the levels from which on these numbers are the result d has reached; it is not opened.
 
     As many bits are compared as x, of which d is left over, has that say something.
     """
     unit = x.scale.numerator
-    shift = 0 if _is_exact(x) else max(0, log2(x.scale) - _COMPARED_FRACTION)
-    shift = max(shift, d.wire.bits + 2 - _LONGEST_COMPARISON)
+    shift = max(_blur(x), d.wire.bits + 2 - _LONGEST_COMPARISON)
     limit = (1 << d.wire.bits) - 1
     levels = tuple(max(-limit, min(limit, _level(number, unit, shift, halves))) for number in numbers)
     shape, between = (*d.shape, len(levels)), Interval.between(0, 1, ())
