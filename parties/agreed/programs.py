@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mpc.plan.plan import Plan
@@ -28,8 +28,17 @@ def described(plan: Plan) -> dict[str, Any]:
     return {"states": states, "program": program}
 
 
-def said(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return what a report says of them, in pairs of a label and words for people; none if there are no states."""
+def kept_alone(plan: Plan) -> set[str]:
+    """Return the names of outputs that stay at the parties and are told to nobody."""
+    return {out.name for out in plan.kept if not plan.wire[out.wire].holders}
+
+
+def said(report: Mapping[str, Any], kept: Collection[str]) -> list[tuple[str, str]]:
+    """Return what a report says of them, in pairs of a label and words for people; none if there are no states.
+
+    Args:
+        kept: names of outputs that stay at the parties and are told to nobody.
+    """
     found = [
         (
             "hands on",
@@ -41,7 +50,10 @@ def said(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     if report.get("program") is not None:
         program = Program.model_validate(report["program"])
         found.append(("program", f"{program.steps:,} runs update it{_rows(program)}{_rates(program)}"))
-        found += [("", f"output {told.output!r} is told {_when(told)}") for told in program.told]
+        found += [
+            ("", f"output {told.output!r} is {'kept at the parties' if told.output in kept else 'told'} {_when(told)}")
+            for told in program.told
+        ]
     return found
 
 
@@ -65,7 +77,7 @@ def _rates(program: Program) -> str:
 
 
 def _when(told: Told) -> str:
-    if not told.every:
+    if not told.every or (told.last is not None and told.first + told.every > told.last):
         return f"in run {told.first:,} alone"
     last = "" if told.last is None else f", up to run {told.last:,}"
     often = "each run" if told.every == 1 else f"every {told.every:,} runs"

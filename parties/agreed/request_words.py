@@ -18,6 +18,7 @@ _SHOWN = 16
 def lines_of(request: Request) -> tuple[str, ...]:
     """Describe a request in lines for people, equal wherever it is shown."""
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(request.gates.items()))
+    kept = {each.output for each in request.learns if each.kept and not each.recipients}
     return (
         f"request   {request.id}",
         f"asked by  {request.coordinator}, with the key {request.key[:_SHOWN]}",
@@ -33,7 +34,7 @@ def lines_of(request: Request) -> tuple[str, ...]:
             f"{', which stays at the parties too' * each.kept}"
             for each in request.learns
         ),
-        *(f"{label:<10}{words}" for label, words in programs.said(request.handed_on)),
+        *(f"{label:<10}{words}" for label, words in programs.said(request.handed_on, kept)),
         *(f"keeps     {each.name}, of {', '.join(map(repr, each.outputs))}: {_seen(each)}" for each in request.keeps),
         *(f"tells     {_proved(each)}" for each in request.proves),
     )

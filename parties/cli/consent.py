@@ -10,7 +10,9 @@ from typing import Any
 import click
 
 from mpc.errors import InputError, MpcWarning, UsageError
+from mpc.plan.plan import Plan
 from mpc.text import shown
+from parties.agreed.grants import Grant
 from parties.agreed.listed import Entry
 from parties.cli.datasets import joined_selections, selections
 from parties.cli.display import Display
@@ -178,10 +180,16 @@ def names_of(connected: Cluster) -> dict[str, str]:
     return {each.id.hex(): f"{each.name}, version {each.version}" for each in found}
 
 
-def chosen_anew(plan: Any, made: Any) -> list[str]:
+def chosen_anew(plan: Plan, made: Grant) -> list[str]:
     """List what of a plan the asker chooses by itself, newly for each use."""
-    names = [repr(given.name) for given in plan.entered_inputs]
-    names += [f"weight {gate.out!r}" for gate in plan.entered_once]
+    begins = {state.init for state in plan.states}
+    first = sum(gate.out in begins for gate in plan.entered_once)
+    others = len(plan.entered_once) - first
+    names = [f"input {given.name!r}" for given in plan.entered_inputs]
+    if first:
+        names.append(f"the weights that the first run begins with ({_arrays(first)})")
+    if others:
+        names.append(f"weights of the model ({_arrays(others)})")
     if not names:
         return []
     most = "" if made.uses is None else f", {made.uses} times"
@@ -190,6 +198,10 @@ def chosen_anew(plan: Any, made: Any) -> list[str]:
     if exact is not None and exact.outputs_bits is not None:
         said.append(f"so these are {made.uses} bits about whomever the asker chooses")
     return said
+
+
+def _arrays(number: int) -> str:
+    return "1 array" if number == 1 else f"{number:,} arrays"
 
 
 @grant.command("list")

@@ -187,7 +187,8 @@ def print_report(display: Display, report: dict[str, Any]) -> None:
             display.result(f"keeps         the parties, for the coordinator: {what}")
         if entry["who"]:
             display.result(f"learns        {', '.join(entry['who'])}: {what}")
-    for label, words in programs.said(report):
+    kept = {entry["output"] for entry in report["learns"] if entry["kept"] and not entry["who"]}
+    for label, words in programs.said(report, kept):
         display.result(f"{label:<14}{words}")
     display.result("everyone      the plan: shapes, scales, bounds, ranges and names above; no weight, no datum")
 

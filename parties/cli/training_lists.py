@@ -53,7 +53,7 @@ def lines_of(found: TrainingList, names: Mapping[str, str], allowed: Collection[
     )
     for each in stretches[:_DETAILED]:
         yield f"plan          {each.exact.plan}"
-        for label, words in programs.said(programs.described(each.plan)):
+        for label, words in programs.said(programs.described(each.plan), programs.kept_alone(each.plan)):
             if label in ("program", ""):
                 yield f"{label:<14}{words}"
     if len(stretches) > _DETAILED:

@@ -109,6 +109,8 @@ def test_owners_grant_a_training_from_its_list_and_it_goes_on_after_a_crash(town
     assert [each["use"] for each in listed["plans"]] == ["train"] * 3 + ["predictions", "weights"]
     shown = mpc_here("inspect", "training.json", folder=town.folder)
     assert "trains        lab: 8 steps, in 3 sessions" in shown.stdout and "is told the weights" in shown.stdout
+    assert "output 'weight.0' is kept at the parties in run 3 alone" in shown.stdout
+    assert "output 'weight.0' is told" not in shown.stdout and "run 3 and" not in shown.stdout
     first = town.json("lab", *words, "--list", "again.json")["plans"][0]["plan"]
     assert (
         json.loads(mpc_here("inspect", "training.json", "--json", folder=town.folder).stdout)["plans"][0]["plan"]
@@ -120,6 +122,8 @@ def test_owners_grant_a_training_from_its_list_and_it_goes_on_after_a_crash(town
         assert given.returncode == 0, given.stderr
         assert f"from {owner}/rows, version 1: x; 10 rows" in given.stderr
         assert "is told the weights: not granted (--allow weights)" in given.stderr
+        assert "newly for each use: the weights that the first run begins with (4 arrays)\n" in given.stderr
+        assert "newly for each use: input 'x'\n" in given.stderr and ".input" not in given.stderr
     begun = town.mpc("lab", *words, "--resume")
     assert begun.returncode == 5 and "no checkpoint of this training" in begun.stderr
 
