@@ -121,6 +121,8 @@ class Limits(_Model):
     max_memory_bytes: Count | None = None
     """Bytes of memory that all sessions and runs may take together; three quarters of the machine's, or of the
     container's, if it is not set."""
+    max_memory_bytes_per_caller: Count | None = None
+    """Bytes of memory of one client's sessions and runs at a party; as many as all may take if it is not set."""
     max_window_bytes: Count = 512 << 20
     """Bytes of one run's correlations that are held at a time; what a run needs beyond is dealt while it computes.  A
     checked run that needs no more than 3 GiB for what it is dealt is held whole."""
@@ -137,6 +139,11 @@ class Limits(_Model):
     def memory(self) -> int:
         """Bytes of memory that all sessions and runs may take together."""
         return self.max_memory_bytes or machine.memory() * 3 // 4
+
+    @property
+    def memory_of_one(self) -> int:
+        """Bytes of memory that one client's sessions and runs may take together."""
+        return min(self.memory, self.max_memory_bytes_per_caller or self.memory)
 
     @property
     def sessions_of_one(self) -> int:

@@ -98,7 +98,7 @@ class Proposals:
         slot = None if ahead else self._slots.reserve(coordinator, self._reserved)
         held = parsed_memory(len(plan_bytes))
         try:
-            self._budget.take(held)
+            self._budget.take(held, coordinator)
         except PlanError:
             self._slots.free(slot)
             raise
@@ -109,11 +109,11 @@ class Proposals:
             nonce = self._draw(NONCE_BYTES)
         except BaseException:
             self._slots.free(slot)
-            self._budget.give(held)
+            self._budget.give(held, coordinator)
             raise
         if waits is not None:
             self._slots.free(slot)
-            self._budget.give(held)
+            self._budget.give(held, coordinator)
             return waits
         with self._lock:
             self._open[nonce] = Proposal(plan, coordinator, time.monotonic(), slot, held)
@@ -129,13 +129,13 @@ class Proposals:
             PlanError: it is malformed, or there is no memory for it.
         """
         held = parsed_memory(len(plan_bytes))
-        self._budget.take(held)
+        self._budget.take(held, client)
         try:
             plan = self._parse(plan_bytes, digest_of(plan_bytes), client)
             plan_memory(plan, self._limits)
             yield plan
         finally:
-            self._budget.give(held)
+            self._budget.give(held, client)
 
     def _parse(self, plan_bytes: bytes, digest: bytes, coordinator: str) -> Plan:
         with self._lock:
@@ -171,7 +171,7 @@ class Proposals:
     def give_back(self, proposal: Proposal | None) -> None:
         """Its memory, and its place if no session has taken that."""
         if proposal is not None:
-            self._budget.give(proposal.held)
+            self._budget.give(proposal.held, proposal.coordinator)
             self._slots.free(proposal.slot)
             proposal.held, proposal.slot = 0, None
 

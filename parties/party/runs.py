@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from mpc.errors import PlanError, SessionError
 from parties.party.life import SessionLife
 from parties.party.run import Run
-from parties.process.budget import MemoryBudget
 
 _KEPT_RUNS = 8
 """Runs whose outputs can still be fetched."""
@@ -19,12 +19,12 @@ class Runs:
     """Runs by number, guarded by their session's lock.
 
     Args:
-        budget: what the memory of runs that are over is given back to.
+        give: gives back the memory of runs that are over, in bytes.
     """
 
-    def __init__(self, life: SessionLife, budget: MemoryBudget) -> None:
+    def __init__(self, life: SessionLife, give: Callable[[int], None]) -> None:
         self.kept: dict[int, Run] = {}
-        self._life, self._lock, self._budget = life, life.lock, budget
+        self._life, self._lock, self._give = life, life.lock, give
 
     @property
     def latest(self) -> int:
@@ -66,7 +66,7 @@ class Runs:
         """Give back the memory of runs that are over; recipients may still fetch the latest ones' outputs."""
         with self._lock:
             for run in [run for run in self.kept.values() if run.done.is_set()]:
-                self._budget.give(run.shrink())
+                self._give(run.shrink())
                 if run.number < number - _KEPT_RUNS:
                     del self.kept[run.number]
 

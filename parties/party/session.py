@@ -96,18 +96,18 @@ class PartySession:
         self.wires = SessionWires()
         self.evaluations = Evaluations(terms, self._index, self.wires, config.cluster, draw)
         self.life = SessionLife()
-        self.runs = Runs(self.life, budget)
+        self.runs = Runs(self.life, lambda count: budget.give(count, coordinator))
         self._farewells = Farewells(self.life, weakly(self.abort))
         self.links = self.make_links()
         self.online = Online(facts, self.life, self.runs, self.links, weakly(self.abort), consent, keeping)
         self.entries = Entries(facts, self.life, self.runs, self.online)
         self._silence = Silence(facts, self.life, self.runs, self._preparing.locked)
-        budget.take(self._granted)
+        budget.take(self._granted, coordinator)
         try:
             enter = ledger.open_stocked if supply.stored else ledger.open_session
             enter(self.id, plan.digest, coordinator, consent.opened)
         except BaseException:
-            budget.give(self._granted)
+            budget.give(self._granted, coordinator)
             raise
 
     def make_links(self) -> dict[str, Link]:
@@ -178,11 +178,11 @@ class PartySession:
             if number != self.runs.latest + 1:
                 raise SessionError(f"run {number} was prepared before, or comes too early; runs never repeat")
             self.runs.shrink_done(number)
-            self._budget.take(held)
+            self._budget.take(held, self.coordinator)
             try:
                 receipt = self._prepare(number, batch, following, held)
             except BaseException:
-                self._budget.give(held)
+                self._budget.give(held, self.coordinator)
                 raise
         self._counters.dealt_bytes.inc(receipt.size)
         return receipt.deal_seconds, receipt.size
@@ -328,7 +328,7 @@ class PartySession:
             self.runs.end()
             self.life.changed.notify_all()
         self.runs.shrink_done(0)
-        self._budget.give(self._granted)
+        self._budget.give(self._granted, self.coordinator)
         self.online.stop()
         self._keeping.end()
         self._finished(self)

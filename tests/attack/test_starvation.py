@@ -20,7 +20,7 @@ from mpc.errors import ConfigError, InputError, MpcError, PlanError, PolicyError
 from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Plan
 from parties import entropy
-from parties.agreed.memory import parsed_memory
+from parties.agreed.memory import parsed_memory, plan_memory, run_memory
 from parties.agreed.terms import Terms
 from parties.client.cluster import Cluster
 from parties.config.models import Limits, PolicyConfig
@@ -308,6 +308,34 @@ def test_what_is_dealt_ahead_is_counted_while_it_is_in_memory(tmp_path: Path, mo
         assert len(taken) == 6 and max(taken) > 0
         assert all(node.budget.taken == 0 for node in cluster.nodes)
         client.drop(stock)
+
+
+def test_runs_that_are_prepared_and_never_entered_leave_the_others_their_memory(tmp_path: Path) -> None:
+    """One client prepares as many as it may, in two sessions; another one's run, as large as those, finds room."""
+    rows, large = 1024, Limits(max_memory_bytes=1 << 50)
+    with InProcess(tmp_path / "plan", 2) as made:
+        plan = made.compiled().plan
+    each = run_memory(plan, rows, large)
+    once = 2 * (plan_memory(plan, large) + parsed_memory(len(plan.canonical)))
+    limits = Limits(max_memory_bytes=3 * (each + once), max_memory_bytes_per_caller=2 * each + once)
+    with InProcess(tmp_path / "run", 2, limits=limits) as cluster:
+        scripts, refused = [cluster.script().open() for _ in range(2)], list[str]()
+        for script in scripts:
+            script.enter_weights()
+            for run in range(1, 4):
+                try:
+                    script.prepare(run, rows)
+                except PlanError as error:
+                    refused.append(str(error))
+                    break
+        assert len(refused) == 2 and all(f"runs of {COORDINATOR} need more memory" in why for why in refused)
+        x = data(rows)
+        with Cluster(cluster.client(OTHER).config) as client, client.open(cluster.compiled(ALONE)) as session:
+            [y] = session.run(None, {"x": x})
+        assert np.abs(y - tiny_answer(x)).max() < 1e-3
+        for script in scripts:
+            script.everyone(lambda i, id=script.id: cluster.party(i).Close(party_pb2.CloseRequest(session_id=id)))
+        assert eventually(lambda: all(node.budget.taken == 0 for node in cluster.nodes))
 
 
 # -------------------------------------------------------------------------------- places

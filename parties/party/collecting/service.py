@@ -80,12 +80,12 @@ class CollectService(collect_pb2_grpc.CollectServicer):
                     if len(lists) == len(self._node.roster):
                         raise InputError("there are more lists than parties")
                     size = _PER_LIST_BYTE * len(part.list.content)
-                    self._node.budget.take(size)
+                    self._node.budget.take(size, client)
                     taken += size
                     lists.append(from_message(part.list))
             found = self._collecting.gather(first.collection, lists, client, key(context))
         finally:
-            self._node.budget.give(taken)
+            self._node.budget.give(taken, client)
         return data_pb2.Endorsement(signature=found.signature, certificate=found.certificate)
 
     def CompleteCollection(

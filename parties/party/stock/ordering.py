@@ -75,11 +75,11 @@ class Orders:
         folder = self._root / terms.session_id.hex()
         order = Order(terms, plan, coordinator, tuple(batches), folder, needed, time.monotonic())
         self._require_disk(needed)
-        self._budget.take(once)  # until it is on the disk
+        self._budget.take(once, coordinator)  # until it is on the disk
         try:
             return self._begin(order)
         finally:
-            self._budget.give(once)
+            self._budget.give(once, coordinator)
 
     def _needed(self, plan: Plan, mine: int, parties: int, batches: Sequence[int]) -> int:
         """Count the bytes of disk that the party of this index needs for these runs."""
@@ -145,7 +145,7 @@ class Orders:
             bundle = BundleId(session_id, entry, order.batches[entry.number - 1])
             mine = order.terms.parties[corrected_party(bundle, len(order.terms.parties))] == self._config.name
             held = _held(order.plan.at(entry.number), bundle.batch, self._config) if mine else 0
-            self._budget.take(held)  # until it is on the disk
+            self._budget.take(held, coordinator)  # until it is on the disk
             try:
                 delivery = self._supply.fetch(order.terms, bundle, weights=b"")
                 return self._write(order, delivery)
@@ -153,7 +153,7 @@ class Orders:
                 self._give_up(order)
                 raise
             finally:
-                self._budget.give(held)
+                self._budget.give(held, coordinator)
 
     def _write(self, order: Order, delivery: Delivery) -> tuple[float, int]:
         with given_up(delivery), on_disk(order.folder):

@@ -56,13 +56,13 @@ class DataService(data_pb2_grpc.DataServicer):
         return client, own
 
     @contextmanager
-    def _granted(self, count: int) -> Iterator[None]:
+    def _granted(self, count: int, client: str) -> Iterator[None]:
         budget = self._node.budget
-        budget.take(count)
+        budget.take(count, client)
         try:
             yield
         finally:
-            budget.give(count)
+            budget.give(count, client)
 
     def Newest(self, request: data_pb2.NewestRequest, context: grpc.ServicerContext) -> data_pb2.NewestReply:
         """Tell an owner the newest version of a name of its own."""
@@ -74,7 +74,7 @@ class DataService(data_pb2_grpc.DataServicer):
         kept = {each.block: each.of for each in request.kept}
         if len(kept) != len(request.kept):
             raise InputError("a block is kept twice")
-        with self._granted(_PER_SCHEMA_BYTE * len(request.schema) + _PER_KEPT * len(kept)):
+        with self._granted(_PER_SCHEMA_BYTE * len(request.schema) + _PER_KEPT * len(kept), caller(context)):
             state = self._puts.begin(request.put, request.schema, caller(context), key(context), kept)
         return data_pb2.BeginReply(state=state)
 
@@ -84,7 +84,7 @@ class DataService(data_pb2_grpc.DataServicer):
         if len(request.plan) > most:
             what = f"a plan of {len(request.plan):,} bytes; this party accepts {most:,}"
             raise PlanError(what, remedy="raise limits.max_plan_bytes")
-        with self._granted(parsed_memory(len(request.plan))):
+        with self._granted(parsed_memory(len(request.plan)), caller(context)):
             self._puts.plan(request.put, request.plan, key(context))
         return data_pb2.PutPlanReply()
 
@@ -109,7 +109,7 @@ class DataService(data_pb2_grpc.DataServicer):
         if first.WhichOneof("part") != "header":
             raise PeerError("the first message of a block is its header", peer=client)
         said = first.header
-        with self._granted(_PER_BLOCK), ends_within(context, deadlines.submit):
+        with self._granted(_PER_BLOCK, caller(context)), ends_within(context, deadlines.submit):
             chunks = (part.chunk for part in request)
             digest = self._puts.receive(said.put, said.place, said.block, said.commitment, chunks, client, key(context))
         return data_pb2.BlockReply(digest=digest)
@@ -125,7 +125,7 @@ class DataService(data_pb2_grpc.DataServicer):
         most = self._puts.manifest_size(said.put, key(context))
         if said.size > most:
             raise InputError(f"a manifest of {said.size:,} bytes; that of its schema has {most:,} at most")
-        with self._granted(_PER_MANIFEST_BYTE * said.size):
+        with self._granted(_PER_MANIFEST_BYTE * said.size, caller(context)):
             with ends_within(context, deadlines.submit):
                 content = bytes(collect((part.chunk for part in request), said.size, "the manifest", client))
             signed = Signed(content, said.signature, said.certificate)
@@ -144,7 +144,7 @@ class DataService(data_pb2_grpc.DataServicer):
     ) -> Iterator[data_pb2.ManifestPart]:
         """Send the manifest of an object that the caller may see."""
         object_id, size = self._vault.seen(*self._reader(context), request.object, request.name)
-        with self._granted(2 * size), ends_within(context, self._node.config.deadlines.submit):
+        with self._granted(2 * size, caller(context)), ends_within(context, self._node.config.deadlines.submit):
             found = self._vault.signed(object_id)
             header = data_pb2.ManifestHeader(
                 signature=found.signature,
@@ -160,7 +160,7 @@ class DataService(data_pb2_grpc.DataServicer):
         """Send the plan of a model that the caller may see."""
         object_id, _ = self._vault.seen(*self._reader(context), request.object, "")
         found = self._vault.plan(object_id)
-        with self._granted(2 * len(found)), ends_within(context, self._node.config.deadlines.submit):
+        with self._granted(2 * len(found), caller(context)), ends_within(context, self._node.config.deadlines.submit):
             yield data_pb2.PlanPart(size=len(found))
             for piece in pieces(found):
                 yield data_pb2.PlanPart(chunk=piece)
