@@ -175,3 +175,27 @@ def test_minus_infinity_has_no_share_beside_finite_masks(masks: list[ArrayLike],
 )
 def test_hidden_scores_may_be_above_all_others(masks: list[ArrayLike], reach: float, tmp_path: Path) -> None:
     assert not masked(tmp_path, masks, reach)[..., 0].any()
+
+
+@pytest.mark.parametrize(
+    "masks", [[[0.0, -1e9, -1e5, -1500.0, -np.inf]], [[0.0, -6e3, -6e3, 0.0, 0.0], [0.0, -3e4, 0, 0, 0]]]
+)
+def test_scores_do_not_make_up_for_a_mask_that_is_cut_off(masks: list[ArrayLike], tmp_path: Path) -> None:
+    """Scores are beyond 5000, and a wire holds -10000 for what is less."""
+    assert not masked(tmp_path, masks, 5100.0)[:, :, 1].any()
+
+
+@pytest.mark.parametrize(
+    ("mask", "reach", "told"),
+    [
+        ([0.0, -1e9, 0.0, -2e4, 0.0, 0.0], 100.0, False),
+        ([-2e4] * PLACES, 100.0, False),
+        ([-2e4, -3e4, -2e4, -2e4, -2e4, -2e4], 100.0, True),
+        ([0.0, -2e4, 0.0, 0.0, 0.0, 0.0], 15000.0, True),
+    ],
+)
+def test_a_mask_that_is_cut_off_is_told_if_it_can_matter(
+    mask: list[float], reach: float, told: bool, tmp_path: Path
+) -> None:
+    compiled = compile_model(added(tmp_path, mask), {"x": (-reach, reach)})
+    assert any("count as -10000" in note for note in compiled.notes) == told

@@ -21,21 +21,24 @@ class Hidden:
         sure: which of them are minus infinity, of the same shape: nothing has to be proved of the value, which may
             hold anything there.  Elsewhere it holds a number that lies so far below all others only if the others'
             bounds show it, and this is found out later.
+        below: by how much a model's scores are lower than the value, of the same shape, in the model's units: minus
+            infinity where that is sure, and less than zero where a mask is cut off.
     """
 
     where: np.ndarray = field(repr=False)
     lead: int
     sure: np.ndarray = field(repr=False)
+    below: np.ndarray = field(repr=False)
 
     @property
     def certain(self) -> bool:
         """Tell whether nothing at all has to be proved."""
         return bool((self.sure == self.where).all())
 
-    @cached_property
-    def for_sure(self) -> Hidden:
-        """What is hidden whatever bounds show."""
-        return Hidden(self.sure, self.lead, self.sure)
+    def parts(self) -> tuple[Hidden, Hidden, Hidden]:
+        """Return what may be hidden: all of it, what is cut off, and what is hidden whatever bounds show."""
+        cut = Hidden(self.where & (self.below < 0), self.lead, self.sure, self.below)
+        return self, cut, Hidden(self.sure, self.lead, self.sure, self.below)
 
     @cached_property
     def kept(self) -> np.ndarray:
@@ -63,8 +66,8 @@ class Hidden:
         return self.empty.reshape(*self.where.shape[:-1], 1)
 
     def without(self, x: np.ndarray) -> np.ndarray:
-        """Return scores with minus infinity where that is sure, and zeros in rows that are hidden whole."""
-        return np.where(self.rows_empty(), 0.0, np.where(self.sure, -np.inf, x))
+        """Return scores as the model has them, and zeros in rows that are hidden whole."""
+        return np.where(self.rows_empty(), 0.0, x + self.below)
 
     def shared(self, powers: np.ndarray) -> np.ndarray:
         """Return powers with zeros where scores are minus infinity, and ones in rows that are hidden whole."""

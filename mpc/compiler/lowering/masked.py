@@ -16,7 +16,7 @@ import numpy as np
 from mpc.compiler.graph.attributes import Function
 from mpc.compiler.graph.graph import MOVES, Node, Shape, static
 from mpc.compiler.graph.hidden import FAR, Hidden
-from mpc.compiler.lowering.builder import Lowering, Value
+from mpc.compiler.lowering.builder import SMALLER, Lowering, Value
 from mpc.compiler.lowering.intervals import Interval
 from mpc.compiler.lowering.rules.together import divided
 from mpc.compiler.lowering.tournaments import of_rows
@@ -28,21 +28,35 @@ _FACTOR_FRACTION = 20
 def skips(state: Lowering, x: Value, hidden: Hidden) -> Hidden | None:
     """Return what takes no part in a softmax over x, and remember it; None if that is nothing.
 
-    Minus infinity never does.  Of numbers all or nothing: a plan tells of the bounds whether they suffice, and not
-    which of them do.
+    Minus infinity never does.  Of numbers all, or those that are cut off, or nothing: a plan tells of the bounds
+    whether they suffice, and not which of them do.
     """
-    found = hidden if hidden.certain or _far_below(x, hidden) else hidden.for_sure
+    low, high = (np.broadcast_to(end / float(x.scale), static(x.shape)) for end in (x.interval.low, x.interval.high))
+    found = next(part for part in hidden.parts() if part.certain or _far_below(part, low, high))
+    if not _as_good(found, low, high):
+        state.note(
+            "constants below -10000 that are added to its scores count as -10000, and bounds do not show that this "
+            f"changes no share: add constants nearer to zero, or {SMALLER}"
+        )
     if not found.where.any():
         return None
     state.skipped[hidden] = found
     return found
 
 
-def _far_below(x: Value, hidden: Hidden) -> bool:
-    where, shown = (np.broadcast_to(each, static(x.shape)) for each in (hidden.where, hidden.where & ~hidden.sure))
-    low, high = (np.broadcast_to(end, where.shape) for end in (x.interval.low, x.interval.high))
-    top = np.where(where, -np.inf, low).max(axis=-1)
-    return bool((np.where(shown, high, -np.inf).max(axis=-1) + FAR * float(x.scale) <= top).all())
+def _far_below(hidden: Hidden, low: np.ndarray, high: np.ndarray) -> bool:
+    """Do scores between `low` and `high` lie far below others of their row where that has to be proved?"""
+    top = np.where(hidden.where, -np.inf, low + hidden.below).max(axis=-1)
+    return bool((np.where(hidden.where, high + hidden.below, -np.inf).max(axis=-1) + FAR <= top).all())
+
+
+def _as_good(skipped: Hidden, low: np.ndarray, high: np.ndarray) -> bool:
+    """Have scores that stand for less no share as they are?  Nothing matters that all scores of a row lack."""
+    below = np.broadcast_to(np.where(skipped.where, -np.inf, skipped.below), low.shape)
+    least = np.isneginf(below) & skipped.where
+    lost = ~least & (below < below.max(axis=-1, keepdims=True))
+    top = np.where(lost | least, -np.inf, low).max(axis=-1)
+    return bool((np.where(lost, high, -np.inf).max(axis=-1) + FAR <= top).all())
 
 
 def greatest(state: Lowering, x: Value, hidden: Hidden, one: Callable[[Value], Value]) -> Value:

@@ -46,7 +46,7 @@ def attention(state: Context, node: ModelNode, settings: Settings) -> None:
         shares = state.scale(shares, (~empty).astype(np.float64))
     if not state.unused(node, 3):
         mode = settings.get("qk_matmul_output_mode", 0)
-        if mode == _WITH_MASK and masked in state.hidden:
+        if mode == _WITH_MASK and masked in state.below:
             raise state.origin.refuse(
                 "its fourth output has the infinities of its mask",
                 attribute="qk_matmul_output_mode",

@@ -75,8 +75,9 @@ class Context(Emitter, ABC):
         sums_rows: may the rows of the batch be summed?
         splits: are some of the model's constants told and others not?
         rounds: does what is quantised become whole numbers?  If not, it is held between its type's ends alone.
-        skips: is what constants hide from a softmax left out of it?  hidden: values that only softmaxes read -> where
-            they are minus infinity; moved: indices so far by which what is left is gathered.  See `operators.masks`.
+        skips: is what constants hide from a softmax left out of it?  below: values that only softmaxes read -> by how
+            much what they stand for is less than what they hold; moved: indices so far by which what is left is
+            gathered.  See `operators.masks`.
         decoded: values that recipients read as labels or dictionaries.
         facts: value -> what is known of it; see `operators.facts`.
         enterable: inputs whose numbers may be missing, with their ranges; at_rest: columns that may, of those that lie
@@ -99,7 +100,7 @@ class Context(Emitter, ABC):
         self.rounds = True
         self.skips = True
         self.moved = 0
-        self.hidden: dict[str, np.ndarray] = {}
+        self.below: dict[str, np.ndarray] = {}
         self.constants: dict[str, np.ndarray] = {}
         self.decoded: dict[str, GraphOutput] = {}
         self.facts: dict[str, Fact] = {}

@@ -6,6 +6,8 @@ there takes part in nothing: no maximum, power or share is computed of it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from mpc.compiler.graph.attributes import Constant, Sum, Take, Transpose, Weighted
@@ -25,17 +27,22 @@ _MOST_MOVES = 1 << 20
 
 
 def hide(state: Context, out: str, values: np.ndarray, where: np.ndarray | bool = True) -> None:
-    """Note that a value holds minus infinity, or what is as good, where constants say so; `Context.hidden` has it."""
-    hidden = (values <= -BOUNDLESS) & where
-    if hidden.any() and state.only_scores(out):
-        state.hidden[out] = hidden
+    """Note where a value stands for less than it holds, since constants are less; `Context.below` has it."""
+    below = np.where(where, _cut_off(values), 0.0)
+    if below.any() and state.only_scores(out):
+        state.below[out] = below
+
+
+def _cut_off(values: np.ndarray) -> np.ndarray:
+    """Return what is lost of constants that become `MASKED` at least; of those that no value reaches all."""
+    return np.where(values <= -BOUNDLESS, -np.inf, np.minimum(values - MASKED, 0.0))
 
 
 def add_mask(state: Context, x: str, values: np.ndarray) -> str:
     """Add constants to scores that a softmax alone reads, minus infinity among them."""
     name = state.scale(x, 1.0, np.maximum(values, MASKED))
-    if (values <= -BOUNDLESS).any():
-        state.hidden[name] = values <= -BOUNDLESS
+    if (below := _cut_off(values)).any():
+        state.below[name] = below
     return name
 
 
@@ -43,23 +50,34 @@ def hidden_of(state: Context, x: str) -> tuple[str, Hidden] | None:
     """Return what a softmax over the last axis of x does not have to look at, and what to compute it of; else None."""
     shape = state.shapes[x]
     writers = {node.writes: node for node in state.nodes}
-    added = _added(state, writers, x, _DEEPEST)
+    added, held = (_added(state, writers, x, _DEEPEST, below) for below in (state.below, {}))
     if added is None or not state.skips:
         return None
     added = np.broadcast_to(added, static(shape))
-    where = _hidden(added)
+    where, below = _hidden(added), _below(added, 0.0 if held is None else held)
     if where.all(axis=-1).any():
         where = added == -np.inf
-    sure = where & (added == -np.inf)
-    lead = min(_alike(where), _alike(sure))
-    if not where.any() or where.all() or BATCH in shape[lead:]:
+    if where.all():
         return None
-    found = Hidden(where[(0,) * lead], lead, sure[(0,) * lead])
-    moves = 3 * found.kept.size + 4 * int(found.kept.sum())
-    if moves > _MOST_MOVES - state.moved:
+    lead = min(_alike(where), _alike(below))
+    if BATCH in shape[lead:]:
         return None
+    places = where[(0,) * lead]
+    moves = 3 * places.size + 4 * int((~places).sum())
+    if not where.any() or moves > _MOST_MOVES - state.moved:
+        none = np.zeros_like(places)
+        return (x, Hidden(none, lead, none, below[(0,) * lead])) if below.any() else None
     state.moved += moves
+    found = Hidden(places, lead, places & (added == -np.inf)[(0,) * lead], below[(0,) * lead])
     return (_unmasked(state, writers, x, where) if found.certain else x), found
+
+
+def _below(added: np.ndarray, held: np.ndarray | float) -> np.ndarray:
+    """Return by how much constants of a model are less than those that a value holds, up to the rows' greatest."""
+    infinite = added == -np.inf
+    with np.errstate(invalid="ignore"):
+        below = np.where(infinite, -np.inf, np.minimum(added - held, 0.0))
+    return np.where(infinite.all(axis=-1, keepdims=True), 0.0, below)
 
 
 def _hidden(added: np.ndarray) -> np.ndarray:
@@ -77,21 +95,25 @@ def _alike(where: np.ndarray) -> int:
     return lead
 
 
-def _added(state: Context, writers: dict[str, Node], name: str, depth: int) -> np.ndarray | None:
+Below = Mapping[str, np.ndarray]
+"""By how much values stand for less than they hold."""
+
+
+def _added(state: Context, writers: dict[str, Node], name: str, depth: int, below: Below) -> np.ndarray | None:
     """Return the constants that a value is a sum of, and minus infinity where it is that; None if there are none."""
     node = writers.get(name)
     if node is None or depth == 0:
         return None
-    found = _of_node(state, writers, node, depth)
-    if (hidden := state.hidden.get(name)) is not None:
-        found = np.where(hidden, -np.inf, 0.0 if found is None else found)
+    found = _of_node(state, writers, node, depth, below)
+    if (less := below.get(name)) is not None:
+        found = less + (0.0 if found is None else found)
     return found
 
 
-def _of_node(state: Context, writers: dict[str, Node], node: Node, depth: int) -> np.ndarray | None:
+def _of_node(state: Context, writers: dict[str, Node], node: Node, depth: int, below: Below) -> np.ndarray | None:
     if isinstance(node.attributes, Constant):
         return node.attributes.weight
-    inner = [_added(state, writers, name, depth - 1) for name in node.reads]
+    inner = [_added(state, writers, name, depth - 1, below) for name in node.reads]
     taken = node.attributes
     if isinstance(taken, Weighted) and node.op == "scale":
         bias = np.zeros(()) if taken.bias is None else taken.bias
