@@ -15,8 +15,8 @@ from parties.cli.model import Choices, read_plan
 from parties.cli.options import CLUSTER, FOLDER, JSON, LINK, OWNER, RANGE, RECIPIENT, SECURITY, SHAPE, cluster_file
 from parties.client.cluster import Cluster, Stock
 from parties.client.running import stocks as ordering
-from parties.client.running.feeds import split
 from parties.client.running.roles import parse_roles, read_security, refuse_machines
+from parties.client.running.room import sizes
 
 
 @click.command()
@@ -83,7 +83,7 @@ def _deal(display: Display, cluster: Cluster, plan: Plan, runs: int, batch: int,
     if runs % sessions:
         raise UsageError(f"{runs} runs cannot be shared by {sessions} sessions", remedy="make --runs a multiple")
     refuse_machines(plan, cluster.parties.names, cluster.config.provider.name)
-    batches = split(plan, batch) * (runs // sessions)
+    batches = sizes(cluster.parties, plan, batch) * (runs // sessions)
     started, taken = time.perf_counter(), 0
     with display.stages() as stage:
         for number in range(1, sessions + 1):

@@ -40,9 +40,10 @@ from parties.cli.preparing import Prepared, Said, prepare
 from parties.client.at_rest import keeping
 from parties.client.cluster import Cluster
 from parties.client.model import Placed
-from parties.client.running.feeds import agree_on_batch, check_own, owned, received, split
+from parties.client.running.feeds import agree_on_batch, check_own, owned, received
 from parties.client.running.narrowing import Narrowing
 from parties.client.running.roles import SECRET, others, parse_roles
+from parties.client.running.room import sizes
 from parties.client.session import Session
 from parties.config.load import load
 from parties.config.models import ClusterConfig
@@ -174,6 +175,7 @@ def run(
                 write_outputs(output, named)
             stage("waiting until the others have their outputs" if who else "closing the session")
             session.close()
+            runs = sizes(connected.parties, compiled.plan, session.last_run.batch) if session.last_run else []
     spreads = compiled.deviations if isinstance(compiled, Compiled) else {}
     noises = noise_of(compiled.plan)
     price = {**asdict(session.last_run), "setup_s": setup} if session.last_run is not None else {}
@@ -190,7 +192,7 @@ def run(
         display.result(f"noise of {shown(name)}: standard deviation {spread:.4g}")
     for each in session.keeps:
         display.result(f"kept as {each.name}, version {each.version}")
-    _print_price(display, price, isinstance(compiled, Placed), compiled.plan)
+    _print_price(display, price, isinstance(compiled, Placed), compiled.plan, runs)
     _say_narrowing(display, narrowing)
 
 
@@ -272,14 +274,14 @@ def _say_who(display: Display, ticket: Path, compiled: Compiled | Placed, who: l
         display.say(f"{name + ':':<13} mpc join {' '.join([str(ticket), *given])}")
 
 
-def _print_price(display: Display, price: dict[str, Any], stored: bool, plan: Plan) -> None:
+def _print_price(display: Display, price: dict[str, Any], stored: bool, plan: Plan, runs: list[int]) -> None:
     display.say("")
     display.say(f"online        {seconds(price['online_s'])}  (largest party's CPU {seconds(price['online_cpu_s'])})")
     dealt = "dealt ahead" if price["stocked"] else f"of it the provider {seconds(price['provider_s'])} or more"
     display.say(f"offline       {seconds(price['offline_s'])}  ({dealt})")
     weights = "weights read where they lie" if stored else "weights shared"
     display.say(f"set-up        {seconds(price['setup_s'])}  ({weights}, once a session)")
-    windows = sum(len(check_windows(plan.bind(rows))) for rows in split(plan, price["batch"]))
+    windows = sum(len(check_windows(plan.bind(rows))) for rows in runs)
     checked = f", of them {len(CHECK_SIZES) * windows} to check what was opened" if plan.is_checked else ""
     display.say(f"rounds        {price['rounds']}{checked}")
     peers = "its peer" if price["parties"] == 2 else f"all {price['parties'] - 1} peers"

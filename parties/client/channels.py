@@ -18,7 +18,7 @@ from parties.client.consent.heads import Heads, place_of_heads
 from parties.client.running.entered import EnteredRuns, place_of
 from parties.client.running.keeper import Keeper
 from parties.config.models import ClusterConfig, Peer
-from parties.pb import collect_pb2_grpc, consent_pb2_grpc, data_pb2_grpc, party_pb2_grpc
+from parties.pb import collect_pb2_grpc, consent_pb2_grpc, data_pb2_grpc, party_pb2, party_pb2_grpc
 from parties.trust.identity import Identity
 from parties.wire.status import from_rpc
 from parties.wire.transport import connect
@@ -155,6 +155,7 @@ class Parties:
         self.entered = EnteredRuns(place_of(config))
         self.heads = Heads(place_of_heads(config))
         self.keeper = Keeper(self)
+        self._memory: list[int] | None = None
 
     def start(self, call: One[Request, Answer], request: Request, seconds: float) -> list[Reply[Answer]]:
         """Call every party at once, without waiting: `gather` has the answers."""
@@ -178,6 +179,14 @@ class Parties:
         with suppress(MpcError):
             gather(replies)
         raise first.again()  # not the one that this frame keeps
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes that a client's sessions and runs may take together at each party; None if none says.  Asked once."""
+        if self._memory is None:
+            found = self.each(lambda stub: stub.Describe, party_pb2.DescribeRequest(), self.config.deadlines.connect)
+            self._memory = [reply.client_memory for reply in found if reply.client_memory]
+        return min(self._memory, default=None)
 
     def close(self) -> None:
         """End all calls, and ask for no session any more; safe to call twice."""

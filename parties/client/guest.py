@@ -23,13 +23,14 @@ from parties.client.running.feeds import (
     check_own,
     describe_inputs,
     describe_outputs,
+    is_whole,
+    most_rows,
     note_coarse_columns,
     owned,
     read_count,
     read_feeds,
     read_outputs,
     received,
-    split,
     to_integers,
 )
 from parties.client.running.participant import Participant, Progress
@@ -160,11 +161,12 @@ class Guest:
             raise _other_batch(rows, batch)
         integers = to_integers(plan, feeds, inputs)
         opened, start = [], 0
-        for size in split(self.plan, rows):
+        while start < rows:
             status = self._await(number)
-            if status.batch != size:
+            size, left = status.batch, rows - start
+            if size + status.following != left or size > (left if is_whole(self.plan) else most_rows(self.plan)):
                 raise PeerError(
-                    f"run {number} has {status.batch} rows where {size} were expected",
+                    f"run {number} has {size} rows, and {status.following} follow, where {left} were expected",
                     cause="the coordinator splits batches in another way, or this client joined in the middle of one",
                     remedy="start a new session",
                 )

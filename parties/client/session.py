@@ -32,11 +32,11 @@ from parties.client.running.feeds import (
     read_count,
     read_feeds,
     read_outputs,
-    split,
     to_integers,
 )
 from parties.client.running.narrowing import Narrowing
 from parties.client.running.participant import Progress
+from parties.client.running.room import sizes
 from parties.client.running.states import repeats
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Session(Closing):
         self._bindings, self.keeps = tuple(bindings), tuple(keeps)
         read_in_turn = compiled.plan.program is None or compiled.plan.program.rows is None
         self._stored_rows = rows_of(compiled.plan, self._bindings) if read_in_turn else None
-        self._sizes = None if batch is None or self._bindings or self.keeps else split(compiled.plan, batch)
+        self._sizes = None if batch is None or self._bindings or self.keeps else sizes(parties, compiled.plan, batch)
         self._calls, self._wait, self._quiet = calls, wait, quiet
         self._progress: Progress | None = None
         self._running = threading.Lock()
@@ -225,7 +225,7 @@ class Session(Closing):
                     "the session is closed", cause=self._ended, remedy="make a new one: cluster.session(...)"
                 )
             self._require_expected(rows)
-            self._require_left(split(self.plan, rows))
+            self._require_left(sizes(self._parties, self.plan, rows))
             try:
                 opened, self.last_run = self._run_blocks(integers, rows)
             except BaseException as error:
@@ -257,13 +257,13 @@ class Session(Closing):
 
     def _require_whole(self, rows: int) -> None:
         """Require that what is kept of rows that are entered is whole with one run."""
-        if self.keeps and self._stored_rows is None and len(split(self.plan, rows)) > 1:
+        if self.keeps and self._stored_rows is None and len(sizes(self._parties, self.plan, rows)) > 1:
             raise InputError(
                 f"{rows:,} rows are more than one run takes, and what is kept of rows that are entered is of one run",
                 remedy="put the rows as a dataset, and open the session with data={'x': dataset}",
             )
 
-    def _require_left(self, sizes: list[int]) -> None:
+    def _require_left(self, runs: list[int]) -> None:
         """Require that a session of a stock has been dealt these runs; begin another session if it is used up.
 
         Raises:
@@ -272,9 +272,9 @@ class Session(Closing):
         """
         if self.remote.stock is None:
             return
-        if sizes != self._sizes:
+        if runs != self._sizes:
             raise InputError(
-                f"this session was dealt ahead for batches of {sum(self._sizes or ())} rows, not of {sum(sizes)}",
+                f"this session was dealt ahead for batches of {sum(self._sizes or ())} rows, not of {sum(runs)}",
                 remedy="give as many, or open a session for the others: cluster.session(...) without batch",
             )
         if self.remote.left:
@@ -300,14 +300,14 @@ class Session(Closing):
         """Run once for every block of rows, so that memory stays bounded; return what each opened, and their prices
         added up."""
         opened, reports, start = [], [], 0
-        sizes = split(self.plan, batch)
-        for number, size in enumerate(sizes):
+        parts = sizes(self._parties, self.plan, batch)
+        for number, size in enumerate(parts):
             self.remote.settle()
             rows = block(self.plan, integers, start, size)
             start += size
             goes_on = self._every is not None and self.plan.computes(self.remote.following + 1)
             expected = (self._every,) if goes_on and self._every is not None else ()
-            outputs, report = self.remote.run(rows, size, time.perf_counter, sizes[number + 1 :], expected)
+            outputs, report = self.remote.run(rows, size, time.perf_counter, parts[number + 1 :], expected)
             opened.append(outputs)
             reports.append(report)
         return opened, sum_reports(reports)

@@ -68,6 +68,7 @@ class PartyService(party_pb2_grpc.PartyServicer):
             stock_limit=totals.limit,
             certificate_days=node.identity.days_left(),
             problem=node.problem,
+            client_memory=node.config.limits.memory_of_one,
             policy_stale=node.rules.problem is not None,
             roster_digest=roster_digest(node.config.provider.name, node.roster, node.config.cluster),
         )

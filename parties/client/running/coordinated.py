@@ -20,10 +20,10 @@ from parties.agreed.bindings import Binding, write_bindings
 from parties.agreed.keeps import Keep, write_keeps
 from parties.agreed.ticket import Ticket
 from parties.client.channels import Parties, Reply
-from parties.client.running.feeds import is_room_for_two
 from parties.client.running.participant import Participant, Progress
 from parties.client.running.pipeline import Pipeline
 from parties.client.running.roles import require_security
+from parties.client.running.room import is_room_beside
 from parties.client.running.stocks import Stock, propose
 from parties.client.running.versions import another_session
 from parties.pb import party_pb2
@@ -220,7 +220,7 @@ class CoordinatedSession:
 
     def _is_room_beside(self, batch: int, later: Sequence[int]) -> bool:
         """May the first of later runs be prepared while the latest is online?"""
-        return not later or is_room_for_two(self.plan, batch, later[0])
+        return not later or is_room_beside(self._parties, self.plan, batch, later[0])
 
     @property
     def left(self) -> tuple[int, ...]:

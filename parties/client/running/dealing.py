@@ -10,8 +10,9 @@ from parties.client.channels import Parties
 from parties.client.compiling.cached import compile_cached
 from parties.client.model import refuse_stored
 from parties.client.running import stocks as ordering
-from parties.client.running.feeds import read_count, split
+from parties.client.running.feeds import read_count
 from parties.client.running.roles import assign, read_security, refuse_machines, require_security
+from parties.client.running.room import sizes
 from parties.client.running.states import read_states
 from parties.client.running.stocks import Stock
 
@@ -40,7 +41,7 @@ def deal(
     plan = model if isinstance(model, Plan) else _compiled(parties.config.name, model, choices, least)
     require_security(plan, least)
     refuse_machines(plan, parties.names, parties.config.provider.name)
-    batches = split(plan, batch) * (runs // sessions)
+    batches = sizes(parties, plan, batch) * (runs // sessions)
     return [ordering.order(parties, plan, batches) for _ in range(sessions)]
 
 

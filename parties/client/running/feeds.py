@@ -280,36 +280,47 @@ def note_coarse_columns(plan: Plan, feeds: Mapping[str, np.ndarray], notes: list
 # ------------------------------------------------------------------------------- blocks
 
 
-def split(plan: Plan, batch: int) -> list[int]:
+def split(plan: Plan, batch: int, room: int | None = None) -> list[int]:
     """Split a batch into runs as even as can be; return the rows of each.
 
-    One run takes all if an output is about the batch as a whole, or if runs hand on state: another split would be
-    another computation.
+    room: bytes of memory that runs may need at a party, if they are known to be few.
     """
-    if plan.states or any(is_fixed(plan, out.wire) for out in plan.outputs):
+    if is_whole(plan):
         return [batch]
-    rows = _most_rows(plan)
+    rows = most_rows(plan, room)
     runs = -(-batch // rows)
     each, more = divmod(batch, runs)
     return [each + 1] * more + [each] * (runs - more)
 
 
-def _most_rows(plan: Plan) -> int:
-    """Return the rows that one run takes at most."""
+def is_whole(plan: Plan) -> bool:
+    """Does one run take a batch as a whole?  It does if an output is about all of it, or if runs hand on state:
+    another split would be another computation.
+    """
+    return bool(plan.states) or any(is_fixed(plan, out.wire) for out in plan.outputs)
+
+
+def most_rows(plan: Plan, room: int | None = None) -> int:
+    """Return the rows that one run takes at most; room: as `split`."""
     needed = max(1, needed_memory(plan, BLOCK_ROWS) // BLOCK_ROWS)
     if not plan.is_checked:
-        return max(1, min(BLOCK_ROWS, BLOCK_BYTES // needed))
-    rows = max(1, min(BLOCK_ROWS, CHECKED_BYTES // needed))
-    while rows > 1 and (needed := needed_memory(plan, rows)) > CHECKED_BYTES:  # not as many times as it has rows
-        rows = max(1, min(rows - 1, rows * CHECKED_BYTES // needed))
+        most = BLOCK_BYTES if room is None else min(BLOCK_BYTES, room // 2)
+        return max(1, min(BLOCK_ROWS, most // needed))
+    most = CHECKED_BYTES if room is None else min(CHECKED_BYTES, room)
+    rows = max(1, min(BLOCK_ROWS, most // needed))
+    while rows > 1 and (needed := needed_memory(plan, rows)) > most:  # not as many times as it has rows
+        rows = max(1, min(rows - 1, rows * most // needed))
     return rows
 
 
-def is_room_for_two(plan: Plan, batch: int, next_batch: int) -> bool:
-    """May a run be prepared while the one before it is online?"""
-    if not plan.is_checked:
+def is_room_for_two(plan: Plan, batch: int, next_batch: int, room: int | None = None) -> bool:
+    """May a run be prepared while the one before it is online?  room: as `split`."""
+    most = CHECKED_BYTES if plan.is_checked else 2 * BLOCK_BYTES
+    if room is not None and room < most:
+        most = room
+    elif not plan.is_checked:
         return True
-    return needed_memory(plan, batch) + needed_memory(plan, next_batch) <= CHECKED_BYTES
+    return needed_memory(plan, batch) + needed_memory(plan, next_batch) <= most
 
 
 def block(plan: Plan, integers: Mapping[str, np.ndarray], start: int, size: int) -> dict[str, np.ndarray]:
