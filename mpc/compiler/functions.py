@@ -131,7 +131,7 @@ def _mish_slope() -> Function:
 def _exp_negative() -> Function:
     """exp(x) of what is not positive: of many that are far below zero, whose sum counts, each is off by little."""
     return Function(
-        lambda x: np.exp(np.minimum(x, 0.125)),
+        lambda x: np.exp(np.minimum(x, 4.25)),
         low=-13.0,
         vanishes=True,
         emphasis=lambda x: np.where(x < -5.0, 10.0, 1.0),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sklearn import linear_model as linear
 from sklearn.calibration import CalibratedClassifierCV
@@ -54,6 +55,7 @@ from tests.support.estimators import (
     WINE,
     Case,
     assert_case_agrees,
+    columns,
     converted,
 )
 
@@ -244,3 +246,13 @@ def test_two_opposite_scores_are_computed_once(tmp_path: Path) -> None:
     compiled = assert_case_agrees(Case(lambda: scaled(Logistic()), CANCER, zipmap=False), tmp_path)
     steps = [compiled.plan.wire[gate.out].shape for gate in compiled.plan.gates if gate.kind == "step"]
     assert steps == [("batch", 1, 1)]
+
+
+@pytest.mark.parametrize("name", ["qda", "mixture", "normalizer by sums"])
+def test_ranges_that_are_far_wider_keep_their_bounds(name: str, tmp_path: Path) -> None:
+    """Likelihoods are so large then that their maximum is found in whole numbers: what is less than it can be above."""
+    path, x = converted({**OFTEN, **RARELY}[name], tmp_path)
+    low, high = (np.array(ends) for ends in columns(x))
+    width = 1000 * (high - low)
+    made = compile_model(path, {"X": (tuple((low - width).tolist()), tuple((high + width).tolist()))})
+    assert made.rehearsal.expected  # no value of a rehearsal leaves the bound of its wire

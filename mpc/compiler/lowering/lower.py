@@ -17,6 +17,7 @@ from mpc.compiler.lowering.known import known_interval
 from mpc.compiler.lowering.rounds import with_fewer_rounds
 from mpc.compiler.lowering.rules import comparisons, gradients, maps, noises, norms, products, rounding, sums
 from mpc.compiler.lowering.rules.together import contracted, with_room
+from mpc.compiler.lowering.rules.tops import with_step
 from mpc.compiler.roles import Roles
 from mpc.errors import InputError
 from mpc.plan.plan import Plan
@@ -66,8 +67,8 @@ def lower(graph: Graph, roles: Roles, protected: Mapping[str, StoredFacts] = Map
         state.origin, state.told = node.origin, roles.public_weights or _is_told(node)
         if node.op in _GROWING:
             state.values.update({name: state.plain(state.values[name]) for name in node.reads})
-        node = with_room(state, node)
         try:
+            node = with_step(state, with_room(state, node))
             value = RULES[node.op](state, node)
         except InputError as error:  # a constant that its scale has no room for
             raise node.origin.refuse(
