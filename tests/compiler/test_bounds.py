@@ -57,8 +57,39 @@ def test_a_root_of_what_may_be_below_zero_is_zero_there_and_says_so(tmp_path: Pa
 def test_one_over_a_root_of_zero_counts_from_a_floor_and_says_which(tmp_path: Path) -> None:
     path = save_model(tmp_path, [node("Sqrt", ["x"], ["h"]), node("Reciprocal", ["h"], ["y"])], shape=("batch", 1))
     notes = compile_model(path, {"x": (0.0, 4.0)}).notes
-    floors = [re.search(r"can be 0; what is below ([0-9.e-]+) counts as that", each) for each in notes]
+    floors = [re.search(r"can be 0; what is below ([0-9.e-]+) counts as about that", each) for each in notes]
     assert any(found is not None and 0 < float(found[1]) < 0.01 for found in floors)
+
+
+MEAN_SQUARE = [node("Mul", ["x", "x"], ["q"]), node("ReduceMean", ["q"], ["m"], axes=[1], keepdims=1)]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "ends", "few", "least"),
+    [
+        ([*MEAN_SQUARE, node("Sqrt", ["m"], ["s"]), node("Reciprocal", ["s"], ["y"])], (0.0113, 95661.0), 2e-3, 0.3),
+        ([*MEAN_SQUARE, node("Reciprocal", ["m"], ["y"])], (4e-6, 62.0), 1e-10, 1e-7),
+        ([*MEAN_SQUARE, node("Log", ["m"], ["y"])], (0.02395, 28978.0), 1e-3, 0.3),
+        ([*MEAN_SQUARE, node("Reciprocal", ["m"], ["y"])], (0.0, 5e4), 1e-3, 0.3),
+    ],
+)
+def test_a_least_argument_that_a_wire_cannot_tell_is_noted(
+    nodes: list, ends: tuple[float, float], few: float, least: float, tmp_path: Path
+) -> None:
+    """It came out at the wire's resolution, and nothing said so; what the note says it does tell is near."""
+    made = compile_model(save_model(tmp_path, nodes, shape=("batch", 1)), {"x": ends})
+    said = re.search(r"below ([0-9.e-]+) it keeps few of its digits", " ".join(made.notes))
+    assert said is not None and few < float(said[1]) < least
+    x = np.sqrt(np.geomspace(1.05 * float(said[1]), ends[1] ** 2, 200))[:-1, None].astype(np.float32)
+    [right] = plaintext(tmp_path / "model.onnx", {"x": x})
+    np.testing.assert_allclose(clear(made, x), right, rtol=0.1, atol=0.1)
+
+
+def test_an_argument_that_bounds_have_below_zero_is_said_to_be(tmp_path: Path) -> None:
+    [note] = compile_model(
+        save_model(tmp_path, [node("Reciprocal", ["x"], ["y"])], shape=("batch", 1)), {"x": (-0.006, 10.0)}
+    ).notes
+    assert "-0.006 as far as bounds tell" in note and "each negative number, counts as about that" in note
 
 
 @pytest.mark.parametrize("weight", [np.eye(4), np.zeros((4, 4))])
@@ -239,7 +270,7 @@ def test_rows_that_are_shorter_than_any_norm_that_is_divided_by(norm: str, reach
     """A norm was taken to be at least 2^-12; of a shorter one the inverse went round, and a row with it."""
     path = save_model(tmp_path, [node("Normalizer", ["x"], ["y"], domain="ai.onnx.ml", norm=norm)], shape=("batch", 4))
     made = compile_model(path, {"x": (-reach, reach)})
-    assert "counts as that" in made.notes[0]
+    assert "counts as about that" in made.notes[0]
     sizes = np.geomspace(1e-7, reach, 600)[:, None]
     rows = (sizes * np.concatenate([np.eye(4), np.tril(np.ones((4, 4)))])[:, None]).reshape(-1, 4).astype(np.float32)
     found = clear(made, rows)  # no value leaves the bound of its wire

@@ -31,6 +31,8 @@ _CLAMP_STEP = 0.01
 _SERIES_BITS = 52
 """Bound of a series' argument: room for the period's factor and the clamp's margin below 59."""
 _FLOOR = 2.0**-16
+_GOOD_UNITS = 16
+"""An argument of fewer units is off by more than a few percent of itself."""
 _SLACK = 2.0**-8
 """What a sum of positive numbers can be below 0 by the errors of series, beside its largest value."""
 _EXPONENT_REACH = 14.0
@@ -79,7 +81,7 @@ def apply(
         x = replace(x, interval=x.interval.within(0.0, math.inf))
         low = 0.0
     if low <= function.domain:
-        positive = name == "sqrt" or (name == "power" and parameters["exponent"] > 0)
+        positive = normalise.rises_from_zero(name, settings)
         if low >= -max(4 / float(x.scale), _SLACK * high) and high > _FLOOR and not positive:
             x = _floored(state, x, name, max(_FLOOR, 16 / float(x.scale)))
         elif not positive or low < -1e-3 * max(1.0, high):
@@ -112,6 +114,8 @@ def apply(
     scaled = off / _unit_of_error(name, function, inside)
     if scaled > TOLERANCE and normalise.possible(name) and not normalise.in_one_octave(x):
         inner = FUNCTIONS[name](**parameters)
+        if not normalise.rises_from_zero(name, settings):
+            _note_resolution(state, x, name)
 
         def on_octave(u: Value, series: Series, bits: int, outside: bool) -> Value:
             return evaluate(state, u, inner, series, normalise.INSIDE, bits, outside)
@@ -178,8 +182,27 @@ def _squared(state: Lowering, x: Value) -> Value:
 
 def _floored(state: Lowering, x: Value, name: str, floor: float) -> Value:
     """An argument that may be 0 where the function is infinite: what is smaller than a floor counts as the floor."""
-    state.note(f"the argument of {name} can be 0; what is below {floor:.2g} counts as that")
+    least = max(floor, _resolution(x))
+    can, rest = "0", ""
+    if x.reals[0] < -4 / float(x.scale):
+        can, rest = f"0, or {x.reals[0]:.2g} as far as bounds tell", ", and so each negative number,"
+    state.note(f"the argument of {name} can be {can}; what is below {least:.2g}{rest} counts as about that")
     return replace(x, interval=x.interval.within(floor * float(x.scale), math.inf))
+
+
+def _resolution(x: Value) -> float:
+    """Return a unit of the argument that is compared with octaves, in the model's units."""
+    return float((1 << normalise.shortened_by(x)) / x.scale)
+
+
+def _note_resolution(state: Lowering, x: Value, name: str) -> None:
+    """Note that an argument can be so small that the comparable one has few digits, or none, where that shows."""
+    unit, least = _resolution(x), x.reals[0]
+    if least < 0.99 * _GOOD_UNITS * unit:
+        state.note(
+            f"the argument of {name} can be {least:.2g}; below {_GOOD_UNITS * unit:.2g} it keeps few of its digits, "
+            f"and what is below {unit:.2g} counts as about that (a smaller input range keeps more)"
+        )
 
 
 def _series(x: Value, name: str, settings: Parameters, function: Function) -> tuple[Series, tuple[float, float]]:

@@ -66,6 +66,11 @@ def possible(name: str) -> bool:
     return name in _EXPONENTS or name in ("log", "power")
 
 
+def rises_from_zero(name: str, parameters: Parameters) -> bool:
+    """Is it a positive power, which is 0 at 0?"""
+    return name == "sqrt" or (name == "power" and dict(parameters)["exponent"] > 0)
+
+
 def in_one_octave(x: Value) -> bool:
     """Tell whether an argument that has digits lies in one octave of its units, where comparing finds nothing."""
     least, most = x.interval.least, x.interval.most
