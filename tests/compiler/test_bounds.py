@@ -281,6 +281,21 @@ def test_rows_that_are_shorter_than_any_norm_that_is_divided_by(norm: str, reach
     assert made.rehearsal.expected["y"].error < 0.05
 
 
+@pytest.mark.parametrize("reach", [1e6, 1e9])
+def test_rows_over_their_deviation_in_a_wide_range(reach: float, tmp_path: Path) -> None:
+    """One over a deviation is tiny there; its last digit, times a number of a row, was more than the result is."""
+    weights = {"g": np.ones(4, np.float32), "b": np.zeros(4, np.float32)}
+    nodes = [node("LayerNormalization", ["x", "g", "b"], ["y"], "normal", epsilon=1e-5)]
+    path = save_model(tmp_path, nodes, weights, ("batch", 4))
+    made = compile_model(path, {"x": (-reach, reach)})
+    assert "keeps few of its digits" in made.notes[0]
+    rows = np.array([[1, -1, 0, 0], [1, 1, 1, -1], [0.3, -0.2, 0.1, 0.9]]) * reach
+    rows = np.concatenate([rows, rows / 16, np.tril(np.ones((4, 4)))]).astype(np.float32)
+    found = clear(made, rows)  # no value leaves the bound of its wire
+    np.testing.assert_allclose(found[:6], plaintext(path, {"x": rows})[0][:6], atol=1e-3)
+    assert made.rehearsal.expected["y"].error < 1e-3
+
+
 @pytest.mark.parametrize(("low", "high"), [(2.0**58, 2.0**58), (-(2.0**58), -(2.0**58)), (0.0, 0.0), (-1.0, 1.0)])
 def test_what_a_relu_leaves_is_estimated_without_overflow(low: float, high: float) -> None:
     """Of a constant, whose deviation is nothing, too."""

@@ -23,6 +23,7 @@ from mpc.compiler.lowering.builder import (
 from mpc.compiler.lowering.intervals import Interval, Product
 from mpc.compiler.lowering.known import known_bound, known_interval, product_of
 from mpc.compiler.lowering.norms import Norms
+from mpc.compiler.lowering.rules import factors
 from mpc.compiler.lowering.rules.means import share, weighted_mean
 from mpc.compiler.lowering.rules.together import (
     affine_norms,
@@ -250,6 +251,8 @@ def product(state: Lowering, node: Node) -> Value:
     x, y = (_shortened(state, value, fraction + _more(value)) for value in (left, right))
     if not square:
         x, y = _one_shortened(state, node, (left, x), (right, y), most)
+    if node.op == "multiply" and not square:
+        (x, y), node = factors.as_fine(state, node, (left, right), (x, y), most - _headroom(state, node))
     for _ in range(3):
         interval = product_interval(x, y, node, over_reals, square)
         norms = squares(x, y) if square else None
