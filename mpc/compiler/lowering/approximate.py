@@ -20,6 +20,7 @@ from mpc.compiler.lowering.builder import SERIES_SCALE_BITS, SMALLER, Lowering, 
 from mpc.compiler.lowering.intervals import ROUNDING, Interval
 from mpc.compiler.lowering.scales import log2
 from mpc.compiler.series import Series, fit, integers, turns
+from mpc.errors import ModelError
 from mpc.gates.fourier import Clamp
 
 TOLERANCE = 2e-5
@@ -27,9 +28,14 @@ TOLERANCE = 2e-5
 _PIECES_TOLERANCE = 8e-6
 """Bound what a series is off by that is one of several pieces: its coefficients and waves have more bits."""
 _ACCEPTABLE = 1e-3
+_ROUGHEST = 1e-2
+"""What rounded coefficients may be off by, beside the largest result; 1 at least."""
+_LARGEST_RESULT = 2.0**57
 _CLAMP_STEP = 0.01
 _SERIES_BITS = 52
 """Bound of a series' argument: room for the period's factor and the clamp's margin below 59."""
+_CLAMPED_BITS = 57
+"""Bound of one that is clamped, with the factor."""
 _FLOOR = 2.0**-16
 _GOOD_UNITS = 16
 """An argument of fewer units is off by more than a few percent of itself."""
@@ -109,7 +115,7 @@ def apply(
         return piecewise.apply(state, x, name, settings, function, tolerance)
     if name == "exp":
         function = Function(function.value, low=high - _EXPONENT_REACH)
-    series, inside = _series(x, name, settings, function)
+    series, inside = _series(state, x, name, settings, function)
     off = max(series.whole_error, _small_error(series, function, inside, finest))
     scaled = off / _unit_of_error(name, function, inside)
     if scaled > TOLERANCE and normalise.possible(name) and not normalise.in_one_octave(x):
@@ -124,10 +130,7 @@ def apply(
     if scaled > TOLERANCE and turn is not None:
         return _wave(state, x, name, function, turn, finest)
     if scaled > _ACCEPTABLE:
-        raise state.origin.refuse(
-            f"its argument lies in {low:.3g}:{high:.3g}, too wide an interval to approximate it on",
-            remedy=f"{SMALLER}, or put a Clip before it",
-        )
+        raise _too_wide(state, low, high)
     outside = least < inside[0] != function.low  # it counts as more than it can be
     return evaluate(state, x, function, series, inside, _bits(finest), outside)
 
@@ -205,7 +208,9 @@ def _note_resolution(state: Lowering, x: Value, name: str) -> None:
         )
 
 
-def _series(x: Value, name: str, settings: Parameters, function: Function) -> tuple[Series, tuple[float, float]]:
+def _series(
+    state: Lowering, x: Value, name: str, settings: Parameters, function: Function
+) -> tuple[Series, tuple[float, float]]:
     """The series, and the interval that it holds on: what the argument's and the function's have in common."""
     low, high = x.coarse
     margin = 4 / float(x.scale)
@@ -216,6 +221,11 @@ def _series(x: Value, name: str, settings: Parameters, function: Function) -> tu
         first, last = (last - 1.0, last) if low >= function.high else (first, first + 1.0)
     if last - first < 64 / float(x.scale):
         first, last = first - 32 / float(x.scale), last + 32 / float(x.scale)
+        first = first if first > function.domain else function.domain + (last - function.domain) / 1024
+    with np.errstate(over="ignore"):
+        largest = np.abs(function.value(np.array([first, (first + last) / 2, last])))
+    if not (largest < _LARGEST_RESULT).all():
+        raise _too_large(state, low, high)
     tolerance = TOLERANCE * _unit_of_error(name, function, (first, last))
     return fit(name, settings, first, last, tolerance, float(1 / x.scale)), (first, last)
 
@@ -229,7 +239,7 @@ def _unit_of_error(name: str, function: Function, inside: tuple[float, float]) -
     if name in ("reciprocal", "rsqrt"):
         return 4 * float(sizes.min())
     largest = float(sizes.max())
-    if name in ("exp", "sqrt", "power") and largest < _SMALL_VALUES:
+    if name in ("exp", "sqrt", "power") and 0 < largest < _SMALL_VALUES:
         return largest
     return 0.1 if name == "exp_negative" else max(1.0, largest)
 
@@ -296,8 +306,14 @@ def evaluate(
     if outside:
         least, most = min(least, series.ends[0]), max(most, series.ends[1])
     half, bits = _digits(series, bits)
+    rounded = series.weight * ROUNDING * 2.0**-half
+    if any(beyond) and x.wire.bits > _CLAMPED_BITS:
+        raise _too_wide(state, low, high)
+    if bits <= half or rounded > _ROUGHEST * max(1.0, float(np.abs(values).max())):
+        raise _too_large(state, low, high)
     unit = float(1 << bits)
-    slope = float(np.abs(np.diff(values)).max()) * 256 / (inside[1] - inside[0])
+    width = inside[1] - inside[0]
+    slope = float(np.abs(np.diff(values)).max()) * 256 / width if width else 0.0  # of an argument that is a point
     own = math.hypot(series.error, series.weight * ROUNDING * 2.0 ** -min(half, bits - half))
     if series.weight < _SMALL_VALUES and turn is None:  # what rounds small coefficients counts beside them
         own = max(own, _rounded_error(series, function, inside, half))
@@ -316,6 +332,20 @@ def evaluate(
         dealt_bits=bits - half,
         table=tables.sincos_digest(),
         clamp=_clamp(x, inside, beyond, function, unit) if any(beyond) else None,
+    )
+
+
+def _too_wide(state: Lowering, low: float, high: float) -> ModelError:
+    return state.origin.refuse(
+        f"its argument lies in {low:.3g}:{high:.3g}, too wide an interval to approximate it on",
+        remedy=f"{SMALLER}, or put a Clip before it",
+    )
+
+
+def _too_large(state: Lowering, low: float, high: float) -> ModelError:
+    return state.origin.refuse(
+        f"its argument lies in {low:.3g}:{high:.3g}, where its result is too large for fixed point",
+        remedy=f"{SMALLER}, or put a Clip before it",
     )
 
 

@@ -1,0 +1,50 @@
+"""Functions of what is always one number, or has results that fit nowhere: they are right, or refused with a remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mpc.compiler.compile import compile_model
+from mpc.errors import ModelError
+from tests.support.graphs import node, save_model
+from tests.support.models import assert_agrees
+
+
+@pytest.mark.parametrize(("op", "high"), [("Sin", -1.0), ("Cos", -1.0), ("Exp", -1.0)])
+def test_a_function_of_what_is_always_zero(op: str, high: float, tmp_path: Path) -> None:
+    nodes = [node("Relu", ["x"], ["r"]), node(op, ["r"], ["y"])]
+    x = np.linspace(-5, high, 8, dtype=np.float32).reshape(2, 4)
+    assert_agrees(save_model(tmp_path, nodes, {}, ("batch", 4)), {"x": x}, {"x": (-5.0, high)})
+
+
+@pytest.mark.parametrize(
+    ("op", "low", "high"),
+    [
+        ("Sqrt", -5.0, -1.0),
+        ("Sinh", 99.0, 100.0),
+        ("Cosh", 99.0, 100.0),
+        ("Sinh", 0.0, 800.0),
+        ("Cosh", 5000.0, 5005.0),
+    ],
+)
+def test_what_has_no_digits_or_too_many_is_refused(op: str, low: float, high: float, tmp_path: Path) -> None:
+    nodes = [node("Relu", ["x"], ["r"]), node(op, ["r"], ["y"])]
+    with pytest.raises(ModelError, match="range"):
+        compile_model(save_model(tmp_path, nodes, {}, ("batch", 4)), {"x": (low, high)})
+
+
+def test_what_underflows_is_zero(tmp_path: Path) -> None:
+    path = save_model(tmp_path, [node("Exp", ["x"], ["y"])], {}, ("batch", 4))
+    x = np.linspace(-807, -800, 8, dtype=np.float32).reshape(2, 4)
+    assert_agrees(path, {"x": x}, {"x": (-807.0, -800.0)})
+
+
+@pytest.mark.parametrize("op", ["Sigmoid", "Softplus"])
+def test_an_argument_as_wide_as_a_wire_is_refused(op: str, tmp_path: Path) -> None:
+    squares = [node("Mul", ["x", "x"], ["a"], name="once"), node("Mul", ["a", "a"], ["b"], name="twice")]
+    nodes = [*squares, node("ReduceMean", ["b"], ["m"], axes=[1], keepdims=1), node(op, ["m"], ["y"])]
+    with pytest.raises(ModelError, match="too wide"):
+        compile_model(save_model(tmp_path, nodes, {}, ("batch", 4)), {"x": (-800.0, 807.0)})
