@@ -14,7 +14,7 @@ from mpc.plan.plan import Plan, Security
 from parties.agreed.memory import needed_memory, plan_memory
 from parties.client.channels import Parties
 from parties.client.guest import Guest
-from parties.client.running import room
+from parties.client.running import feeds, room
 from parties.client.running.feeds import is_room_for_two, split
 from parties.client.session import Session
 from parties.config.models import Limits, PartyConfig
@@ -87,3 +87,18 @@ def test_a_party_makes_runs_smaller_down_to_a_floor_and_never_larger(
     assert sizes(None) == sizes(1 << 50) == [1024]
     half = needed_memory(plan, 512)
     assert not is_room_for_two(plan, 512, 512, half) and is_room_for_two(plan, 512, 512, 2 * half)
+
+
+def test_what_one_run_takes_as_a_whole_is_not_asked_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such plans may allow fewer rows than other runs have at most."""
+    cluster = Uneven(tmp_path, 2)
+    plan: Plan = cluster.compiled(Roles()).plan
+
+    def unasked(*_: object) -> int:
+        raise AssertionError("the plan has no run of so many rows")
+
+    for module in (room, feeds):
+        monkeypatch.setattr(module, "is_whole", lambda _: True)
+        monkeypatch.setattr(module, "needed_memory", unasked)
+    assert room.sizes(cluster.client(), plan, 5000) == [5000]
+    assert room.is_room_beside(cluster.client(), plan, 5000, 5000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mpc.plan.plan import Plan
 from parties.agreed.memory import needed_memory, plan_memory
 from parties.client.channels import Parties
-from parties.client.running.feeds import BLOCK_ROWS, is_room_for_two, split
+from parties.client.running.feeds import BLOCK_ROWS, is_room_for_two, is_whole, split
 from parties.config.models import Limits
 
 LEAST_BYTES = 256 << 20
@@ -19,18 +19,23 @@ def sizes(parties: Parties, plan: Plan, batch: int) -> list[int]:
     Parties are asked once a connection, and only if it may matter.
     """
     usual = split(plan, batch)
+    if is_whole(plan):
+        return usual
     return split(plan, batch, _room(parties, plan, usual[0]))
 
 
 def is_room_beside(parties: Parties, plan: Plan, batch: int, next_batch: int) -> bool:
     """May a run be prepared while the one before it is online, at every party?"""
+    if is_whole(plan) and not plan.is_checked:
+        return is_room_for_two(plan, batch, next_batch)
     return is_room_for_two(plan, batch, next_batch, _room(parties, plan, batch))
 
 
 def _room(parties: Parties, plan: Plan, batch: int) -> int | None:
     """Return the bytes of memory that runs of a session of this plan may need at every party; None if a run of this
     batch needs none to speak of, or if no party says."""
-    if min(needed_memory(plan, BLOCK_ROWS), needed_memory(plan, batch)) <= LEAST_BYTES:
+    few = not is_whole(plan) and needed_memory(plan, BLOCK_ROWS) <= LEAST_BYTES
+    if few or needed_memory(plan, batch) <= LEAST_BYTES:
         return None
     told = parties.memory
     return None if told is None else max(LEAST_BYTES, told - plan_memory(plan, _AMPLE))
