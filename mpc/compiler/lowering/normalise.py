@@ -179,7 +179,7 @@ def _power(state: Lowering, octaves: _Octaves, power_u: Value, exponent: float, 
     largest = max(1.0, 2.0**exponent)  # of u^e
     scale = Fraction(2) ** digits / Fraction(outer / within)
     fraction = min(36, 56 - math.frexp(max(reals) * largest)[1] - digits)
-    power_u = state.shorten(power_u, max(_LEAST_DIGITS, min(fraction, _FINEST_RESULT - log2(scale))))
+    power_u = state.shorten(power_u, min(fraction, max(_LEAST_DIGITS, _FINEST_RESULT - log2(scale))))
     g = _chosen(state, octaves, octaves.choices(integers), scale)
     chosen = math.ldexp(integers[0], -digits) * outer / within  # in the least octave, by a rounded integer
     lowest = min(1.0, chosen / (2.0**octaves.first / float(x.scale)) ** exponent) * min(values)
