@@ -36,6 +36,8 @@ MOST_LISTED = MOST_CONTRIBUTIONS + MOST_CONTRIBUTIONS // SPARE
 LARGEST_LIST = 1 << 20
 FEWEST = 2
 """Clients without whom there is no sum of several."""
+SUM_TOLD = "its sum has been told"
+"""The reason that parties give for a second sum, which nobody's word allows."""
 _LIST = "mpc/v1/contributions"
 
 

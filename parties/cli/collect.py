@@ -36,7 +36,9 @@ def collect() -> None:
 @click.option("--epsilon", required=True, metavar="E", help="What the sum tells of each client, at most.")
 @click.option("--delta", metavar="D", help="Likewise, of Gaussian noise; default: a millionth.")
 @click.option("--mechanism", type=click.Choice(["laplace", "gaussian"]), help="Default: gaussian from 12 numbers on.")
-@click.option("--until", required=True, metavar="TIME", help="When it is closed: seconds from now, 2h, 2027-01-31.")
+@click.option(
+    "--until", required=True, metavar="TIME", help="When it is closed: seconds from now, 10m, 2h, 2027-01-31."
+)
 @click.option("--expires", metavar="TIME", help="When all of it is erased; default: 7d.")
 @click.option("--contributor", "contributors", multiple=True, metavar="CLIENT", help="Who may enter; default: any.")
 @common
@@ -151,6 +153,7 @@ def _show(display: Display, found: Collection, as_json: bool) -> None:
                 "mechanism": said.mechanism,
                 "epsilon": float(said.epsilon),
                 "delta": float(said.delta),
+                **({} if found.std is None else {"std": found.std}),
                 "until": said.until,
                 "expires": said.expires,
                 "entered": standing.entered,
@@ -167,5 +170,7 @@ def _show(display: Display, found: Collection, as_json: bool) -> None:
         "expires": day(said.expires),
         "entered": f"{standing.entered:,}" + ", closed" * standing.closed,
     }
+    if found.std is not None:
+        lines["of a mean"] = f"standard deviation {found.mean_noise}"
     for key, value in lines.items():
         display.result(f"{key:<13} {value}")

@@ -15,7 +15,7 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 
-from mpc.errors import InputError, MpcWarning, PeerError, PolicyError, SessionError, UsageError
+from mpc.errors import InputError, MpcWarning, PeerError, PolicyError, SessionError, UsageError, WaitingError
 from mpc.privacy.facts import Loss
 from parties import Cluster
 from parties.agreed.collecting import Collection as Said
@@ -62,16 +62,20 @@ def test_a_sum_of_those_who_came(cluster: InProcess, monkeypatch: pytest.MonkeyP
     assert (found.epsilon, found.mechanism) == (2, "gaussian")
     assert found.delta <= Fraction(1, 10**6)
     assert made.standing.closed
-    with pytest.raises(PolicyError, match="has been told"):
+    with pytest.raises(PolicyError, match="has been told") as caught:
         again.sum()
+    assert not isinstance(caught.value, WaitingError) and "mpc requests" not in str(caught.value)
+    assert caught.value.remedy == "open another collection for another sum"
 
 
 def test_a_mean_of_a_full_one_before_its_time(cluster: InProcess) -> None:
     made = opened(cluster, "means", epsilon=4, at_least=2, at_most=2)
+    said = re.search(r"the mean's noise has a standard deviation of ([\d.e-]+) if 2 enter a row", repr(made))
     rows = enter_all(cluster, made, 2)
     with pytest.raises(SessionError, match="is full"):
         enter(cluster, made, "client-2", row(3))
     found = made.mean()
+    assert said is not None and float(said[1]) == pytest.approx(found.std, rel=0.05)
     assert np.abs(found.value - np.mean(rows, axis=0)).max() < 6 * found.std
 
 
@@ -175,7 +179,21 @@ def test_who_may_enter(cluster: InProcess) -> None:
     with pytest.raises(PolicyError, match="another time"):
         raw(cluster, made, "client-0", expires=None).begin()
     enter(cluster, made, "client-1", row(1))
+    for asked in (collection.Collection.sum, collection.Collection.mean, collection.Collection.close):
+        with pytest.raises(PolicyError, match=f"the sum of {made.name} is for {COORDINATOR}"):
+            asked(collection.find(cluster.client("client-1"), made.name))
     assert "client-1/in-" in contribution_name("client-1", made.said.id)
+
+
+@pytest.mark.parametrize(("until", "seconds"), [("90s", 90), (" 10m", 600), ("2h", 7200), ("1d", 86_400), (60, 60)])
+def test_until_when(until: object, seconds: int) -> None:
+    assert 0 <= collection._moment(until, 1000.0) - 1000 - seconds <= 1
+
+
+def test_what_is_no_time_names_the_option_and_all_units() -> None:
+    with pytest.raises(UsageError, match=r"^until is no duration") as caught:
+        collection._moment("10 minutes", 1000.0)
+    assert "seconds, minutes, hours, days" in str(caught.value) and "expires" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

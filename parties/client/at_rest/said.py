@@ -18,11 +18,12 @@ _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _LAST = 1 << 40
 
 
-def as_expiry(given: Any, now: float | None = None) -> int | None:
+def as_expiry(given: Any, now: float | None = None, what: str = "expires") -> int | None:
     """Read a duration ("90d", "2y"), a day ("2027-01-31"), or a date: seconds since 1970; None is never.
 
     Args:
         now: seconds since 1970; the clock's if None.
+        what: the argument's name, for errors.
 
     Raises:
         UsageError: it is none of these.
@@ -34,11 +35,12 @@ def as_expiry(given: Any, now: float | None = None) -> int | None:
     found = _moment(given, present)
     if found is None or found >= _LAST:
         raise UsageError(
-            "expires is no duration and no date",
-            remedy="'36h', '90d', '8w', '2y', '2027-01-31', a datetime, or None for never",
+            f"{what} is no duration and no date",
+            remedy="hours, days, weeks or years: '36h', '90d', '8w', '2y'; or '2027-01-31'; in Python a datetime, "
+            "or None for never, too",
         )
     if found <= present:
-        raise InputError("it would expire before it begins", remedy="expires='2y'")
+        raise InputError("it would expire before it begins", remedy=f"{what}='2y'")
     return int(found)
 
 

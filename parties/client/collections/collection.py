@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
@@ -11,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mpc.errors import InputError, SessionError, UsageError, warn
+from mpc.errors import InputError, PolicyError, SessionError, UsageError, WaitingError, warn
 from mpc.privacy.facts import GAUSSIAN, LAPLACE, Loss
 from mpc.privacy.gaussian import MOST_DELTA
 from mpc.privacy.law import MOST_EPSILON
 from parties.addresses import ANY
 from parties.agreed.bindings import Binding
-from parties.agreed.collecting import FEWEST, MOST_CONTRIBUTIONS, contribution_name
+from parties.agreed.collecting import FEWEST, MOST_CONTRIBUTIONS, SUM_TOLD, contribution_name
 from parties.agreed.collecting import Collection as Said
 from parties.agreed.memory import needed_memory
 from parties.client.at_rest import upload
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from mpc.plan.plan import Plan, Security
 
 WIDTH = 12
+_SHORT = re.compile(r"([1-9][0-9]{0,6})([sm])")
+"""Durations that only `until` has: elsewhere 3m might be taken for months, and what expires is gone."""
 _LONG = 12
 """Elements from which on Gaussian noise is the better one."""
 
@@ -110,7 +114,8 @@ def open_collection(
         raise UsageError("low is below high", remedy="low=-1, high=1")
     kind = as_mechanisms(mechanism) if mechanism else ((GAUSSIAN,) if size >= _LONG else (LAPLACE,))
     wishes = Wishes(size, *ends, at_least, most, spent, lost, kind[0], width)
-    plan = compiled(me, wishes, parties.config.security).plan
+    whole = compiled(me, wishes, parties.config.security)
+    plan = whole.plan
     _note_size(plan, most, size)
     said = Said(
         cluster=parties.config.cluster or "",
@@ -132,7 +137,7 @@ def open_collection(
         expires=as_expiry(expires, now) or int(now) + 7 * 86_400,
     )
     collecting.open_collection(parties, said)
-    return Collection(parties, said, width)
+    return Collection(parties, said, width, whole.deviations[SUM])
 
 
 def _note_size(plan: Plan, most: int, size: int) -> None:
@@ -152,8 +157,13 @@ class Collection:
     Whoever has opened it learns the sum, once it is closed; everybody else may enter one row.
     """
 
-    def __init__(self, parties: Parties, said: Said, width: int | None = None) -> None:
-        self.said, self._parties, self._width = said, parties, width
+    def __init__(self, parties: Parties, said: Said, width: int | None = None, std: float | None = None) -> None:
+        """Take what was signed.
+
+        Args:
+            std: standard deviation of the noise in the sum, if it is known without compiling the plan.
+        """
+        self.said, self.std, self._parties, self._width = said, std, parties, width
 
     @property
     def name(self) -> str:
@@ -164,6 +174,15 @@ class Collection:
     def size(self) -> int:
         """Numbers of a row."""
         return self.said.column.elements(1)
+
+    @property
+    def mean_noise(self) -> str:
+        """Text on the noise that a mean will have; empty if this client has not opened the collection just now."""
+        if self.std is None:
+            return ""
+        few, many = self.said.at_least, self.said.at_most
+        told = f"{self.std / few:.2g} if {few:,} enter a row"
+        return told if few == many else f"{told}, {self.std / many:.2g} if {many:,} do"
 
     @property
     def standing(self) -> collecting.Standing:
@@ -226,7 +245,9 @@ class Collection:
 
         Raises:
             SessionError: its time is not over, or it has too few rows: then nothing of it is ever told.
+            PolicyError: it is another client's.
         """
+        self._require_own()
         return collecting.gathered(self._parties, self.said).rows
 
     def sum(self) -> Collected:
@@ -234,14 +255,22 @@ class Collection:
 
         Raises:
             SessionError: as `close`.
-            PolicyError: its sum has been told, or a party's operator does not allow it.
+            PolicyError: its sum has been told, it is another client's, or a party's operator does not allow it.
         """
+        self._require_own()
         whole = collecting.gathered(self._parties, self.said)
         plan = self.signed_plan()
         [given] = plan.plan.inputs
         bindings = (Binding(given.wire, whole.id, (self.said.column.name,), 0, whole.rows),)
-        with Session(self._parties, plan, bindings=bindings, quiet=True) as session:
-            [value] = session.run(None, {})
+        try:
+            with Session(self._parties, plan, bindings=bindings, quiet=True) as session:
+                [value] = session.run(None, {})
+        except WaitingError as error:
+            if SUM_TOLD not in error.what:
+                raise
+            raise PolicyError(  # for which nobody's word is missing
+                f"{self.name}: {SUM_TOLD}", cause="it is told once", remedy="open another collection for another sum"
+            ) from None
         cost = sum((each.loss for each in plan.guarantee.vectors), Loss()) if plan.guarantee is not None else Loss()
         std = plan.deviations[SUM]
         return Collected(np.asarray(value, float), std, whole.rows, cost.epsilon, cost.delta, self.said.mechanism)
@@ -252,6 +281,14 @@ class Collection:
         return Collected(
             found.value / found.rows, found.std / found.rows, found.rows, found.epsilon, found.delta, found.mechanism
         )
+
+    def _require_own(self) -> None:
+        if self._parties.config.name != self.said.owner:
+            raise PolicyError(
+                f"the sum of {self.name} is for {' and '.join(self.said.recipients)}",
+                cause="others may enter a row, and learn nothing",
+                remedy=f"ask {self.said.owner}",
+            )
 
     def _is_begun(self) -> bool:
         """Has this client begun to enter a row, and been interrupted?  It may be at some of the parties."""
@@ -290,10 +327,11 @@ class Collection:
     def __repr__(self) -> str:
         said = self.said
         column = said.column
+        mean = f"; the mean's noise has a standard deviation of {self.mean_noise}" if self.std is not None else ""
         return (
             f"<collection {self.name}: {self.size:,} numbers, {float(column.low):g} to {float(column.high):g}, of "
             f"{said.at_least:,} to {said.at_most:,} clients; one sum with {said.mechanism} noise, epsilon "
-            f"{float(said.epsilon):g}, delta {float(said.delta):g}, for {', '.join(said.recipients)}>"
+            f"{float(said.epsilon):g}, delta {float(said.delta):g}, for {', '.join(said.recipients)}{mean}>"
         )
 
 
@@ -311,7 +349,13 @@ def _moment(until: Any, now: float) -> int:
     """Read until when rows are entered: seconds from now, or a duration, a day or a date."""
     if isinstance(until, int | float) and not isinstance(until, bool) and until > 0:
         return int(now + until + 1)
-    found = None if isinstance(until, bool) else as_expiry(until, now)
-    if found is None:
-        raise UsageError("until says when the collection is closed", remedy="until=60 (seconds), '2h', '2027-01-31'")
-    return found
+    if isinstance(until, str) and (short := _SHORT.fullmatch(until.strip())):
+        return int(now + int(short[1]) * (60 if short[2] == "m" else 1) + 1)
+    with suppress(UsageError):
+        if not isinstance(until, bool) and (found := as_expiry(until, now, "until")) is not None:
+            return found
+    raise UsageError(
+        "until is no duration and no date",
+        remedy="say when it is closed, in seconds, minutes, hours, days, weeks or years: '60s', '10m', '2h', '7d', "
+        "'2w', '1y'; or '2027-01-31'",
+    )

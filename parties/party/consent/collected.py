@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 
 from mpc.errors import InputError, IntegrityError
-from parties.agreed.collecting import Collection
+from parties.agreed.collecting import SUM_TOLD, Collection
 from parties.agreed.grants import Grant
 from parties.agreed.questions import Dp, Question
 from parties.party.collecting import tables as collections
@@ -61,7 +61,7 @@ def _fault(said: Collection, asked: Asked, part: Part, batch: int | None) -> str
 
 def _spent(database: sqlite3.Connection, said: Collection) -> str:
     runs, _ = tables.spent_under(database, said.id)
-    return "its sum has been told" if runs else ""
+    return SUM_TOLD if runs else ""
 
 
 def _as_grant(said: Collection) -> Grant:
