@@ -128,8 +128,11 @@ def add(
         exact = [*read, *(each.exact for each in listed)]
         made = connected.datasets.grant(name, plans=exact or None, data=chosen, **said)
         names = names_of(connected) if lists else {}
+        lies = not made.by_name or catalogue.own(connected.parties, connected.datasets.full_name(name))
     for note in told:
         display.say(f"note: {note.message}")
+    if not lies:
+        display.say(f"note: no dataset {shown(name)} of yours lies at the parties yet; the grant is of that name")
     anew = [line for plan in (*as_plans(read), *(each.plan for each in listed)) for line in chosen_anew(plan, made)]
     for line in dict.fromkeys(anew):
         display.say(f"note: {line}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from mpc.plan.parse import parse_plan
 from parties import Cluster, PeerError
 from parties.config.load import dump_toml
 from tests.support.parties import InProcess
-from tests.support.parties_commands import mpc_here
+from tests.support.parties_commands import ROOT, mpc_here
 from tests.support.training import perceptron
 
 BATCH, WIDE, CLASSES = 8, 6, 3
@@ -89,6 +90,24 @@ def test_own_files_are_trained_on_told_and_used(town: Town) -> None:
     weights = np.load(town.folder / "w.npz")
     assert {*weights.files} == {"w0", "b0", "w1", "b1"}
     np.testing.assert_allclose(np.array(found["outputs"]["z1"]), forward(weights, town.x), atol=0.01)
+
+
+def test_notes_on_precision_say_that_it_is_for_python() -> None:
+    """The command line has no such option."""
+    told = []
+    for path in (*(ROOT / "mpc").rglob("*.py"), *(ROOT / "parties").rglob("*.py")):
+        if "=Precision(" not in path.read_text():
+            continue
+        strings = [each for each in ast.walk(ast.parse(path.read_text())) if isinstance(each, ast.Constant)]
+        told += [each.value for each in strings if isinstance(each.value, str) and "=Precision(" in each.value]
+    assert len(told) > 5 and all("cluster.trainer(..., precision=Precision(" in each for each in told), told
+
+
+def test_a_grant_of_a_name_under_which_nothing_lies_is_given_and_noted(town: Town) -> None:
+    grant = ("--coordinator", "lab", "--epsilon", 1)
+    given = town.mpc("north", "grant", "add", "rwos", *grant)
+    assert given.returncode == 0 and "no dataset rwos of yours lies at the parties yet" in given.stderr
+    assert "lies at the parties yet" not in town.mpc("north", "grant", "add", "rows", *grant).stderr
 
 
 def test_a_training_in_text_says_what_it_kept_and_draws_no_bar(town: Town) -> None:

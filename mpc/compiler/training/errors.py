@@ -68,7 +68,8 @@ def notes_of(errors: Mapping[str, float]) -> tuple[str, ...]:
     return (
         f"a step's moves of weights are expected to be off by a part of them: {named}{more} (from the weights that the "
         "model begins with). It is noise, another one in each step, of roundings and of ReLUs that read a number near "
-        "zero; larger batches have less, and precision=Precision(activations=12, gradients=14) keeps more digits",
+        "zero; larger batches have less, and cluster.trainer(..., precision=Precision(activations=12, "
+        "gradients=14)) in Python keeps more digits",
     )
 
 

@@ -203,7 +203,8 @@ class _Work:
             raise ModelError(
                 f"the weight {name!r} begins at {most:.3g}, and weights are declared to stay within "
                 f"{self.precision.weights:g}",
-                remedy="declare more: precision=Precision(weights=...); or scale the layer down, or freeze it",
+                remedy="scale the layer down, freeze it (--frozen, in Python frozen=[...]), or declare more, in "
+                "Python alone: cluster.trainer(..., precision=Precision(weights=...))",
             )
         init = self.state.stored(fixedpoint.encode(values, read.scale, "a weight"), read.scale)
         self.state.wires[init] = self.state.wires[init].model_copy(update={"bits": read.wire.bits})
@@ -217,8 +218,8 @@ class _Work:
             if work.wires[written].scale != read.scale:  # its gradient had no room for so many digits
                 raise ModelError(
                     f"the gradient of {out.name.removesuffix('.velocity')!r} has more digits than a sum has room for",
-                    remedy="train without momentum, keep fewer digits (precision=Precision(...)), or leave this weight "
-                    "as it is (frozen=[...])",
+                    remedy="train without momentum, leave this weight as it is (--frozen, in Python frozen=[...]), or "
+                    "keep fewer digits, in Python alone: cluster.trainer(..., precision=Precision(...))",
                 )
             work.wires[written] = work.wires[written].model_copy(update={"bits": read.bits})
             work.states.append(PlanState(name=out.name, in_=read.name, out=written, init=self.init.get(out.name)))

@@ -292,7 +292,7 @@ def _notes(
     notes = [
         *found.notes,
         f"weights are declared to stay within {precision.weights:g}: {seen} if one does not "
-        "(precision=Precision(weights=...) declares another range)",
+        "(in Python, cluster.trainer(..., precision=Precision(weights=...)) declares another range)",
     ]
     rate = step.rate.of(batch)
     if rate != optimizer.lr:
@@ -300,7 +300,7 @@ def _notes(
     if loss == "one_vs_all":
         notes.append(
             f"outputs beyond {precision.logits:g} are taken for others by the sigmoid, and {seen} "
-            "(precision=Precision(logits=...) declares another range)"
+            "(in Python, cluster.trainer(..., precision=Precision(logits=...)) declares another range)"
         )
     unmoved = sorted(set(released.values) - {state.name for state in step.states})
     if unmoved:

@@ -76,6 +76,7 @@ def left_its_range(step: int) -> ModelError:
         "none of its weights are kept",
         cause="a weight, or a sum before the sigmoid, went beyond its bound: mostly since the learning rate is too "
         "large; or data are much unlike the samples that bounds rest on",
-        remedy="train with a smaller rate, with weight_decay, or with wider ranges: "
-        "precision=Precision(weights=16, logits=96); the notes of the trainer say which bounds are taken for granted",
+        remedy="train with a smaller rate, with weight_decay, or with wider ranges, in Python: "
+        "cluster.trainer(..., precision=Precision(weights=16, logits=96)); the notes of the trainer say which bounds "
+        "are taken for granted",
     )

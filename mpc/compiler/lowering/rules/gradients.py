@@ -68,8 +68,8 @@ def _require_digits(state: Lowering, reach: float, x: Value, y: Value) -> None:
         raise state.origin.refuse(
             f"its result can reach {reach:.3g}, which leaves {left} fractional bits of what it multiplies",
             remedy="give samples that bounds may rest on (--calibrate, in Python samples=(x, y)), declare smaller "
-            "ranges (--range, in Python also precision=Precision(weights=..., ceiling=...)), or train fewer layers "
-            "(--frozen)",
+            "ranges (--range, in Python also cluster.trainer(..., precision=Precision(weights=..., ceiling=...))), or "
+            "train fewer layers (--frozen)",
         )
     if left < _ENOUGH_BITS:
         state.note(
