@@ -199,7 +199,8 @@ def run(
 def _say_narrowing(display: Display, narrowing: Narrowing | None) -> None:
     """Say what a narrower range would save; which one it is stays on the user's terminal, and out of a log."""
     if narrowing is not None and not display.quiet and (hint := narrowing.hint()) is not None:
-        display.say(f"note: {hint.whole if display.notes.is_terminal else hint.discreet}")
+        elsewhere = f"{hint.discreet}; which one is shown where notes go to a terminal, and is kept out of a log"
+        display.say(f"note: {hint.whole if display.notes.is_terminal else elsewhere}")
 
 
 def _setting_up(compiled: Compiled | Placed, weights: str) -> str:

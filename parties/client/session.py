@@ -140,7 +140,7 @@ class Session(Closing):
             return
         self.narrowing = None
         if (hint := narrowing.hint()) is not None:
-            warn(hint.discreet)
+            warn(f"{hint.discreet}; session.notes says which one")
             self._notes.append(hint.whole)
 
     @property

@@ -63,7 +63,8 @@ class Answer:
     def __str__(self) -> str:
         if self.epsilon is None:
             return f"{self.value}, exactly"
-        told = f"{self.value}, give or take {self.std} (one standard deviation), at epsilon {Amount(self.epsilon)}"
+        value, std = _rounded(self.value, self.std), _rounded(self.std, self.std)
+        told = f"{value}, give or take {std} (one standard deviation), at epsilon {Amount(self.epsilon)}"
         return told if self.left is None else f"{told}; left: {self.left}"
 
     def __repr__(self) -> str:
@@ -291,6 +292,17 @@ def _require_parties(pointer: Values) -> Parties:
             "this dataset was described without a cluster to ask", remedy="cluster.dataset('owner/name') has one"
         )
     return pointer.parties
+
+
+def _rounded(value: Any, std: Any) -> str:
+    """Write numbers as finely as the first two digits of the smallest standard deviation above 0 are."""
+    noisy = np.asarray(std, dtype=float).reshape(-1)
+    noisy = noisy[np.isfinite(noisy) & (noisy > 0)]
+    if not noisy.size:
+        return str(value)
+    places = 1 - int(np.floor(np.log10(noisy.min())))
+    rounded = np.round(np.asarray(value, dtype=float), places)
+    return f"{float(rounded):.{max(places, 0)}f}" if rounded.ndim == 0 else str(rounded)
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from parties.client.channels import Parties
 
 _SHOWN = 16
+_GRANT = re.compile(r"\bgrant [0-9a-f]{16}\b")
+"""A grant that is named as the reason: there is one, so the budget is not what is missing."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,13 @@ def private(asked: Asked, refused: PolicyError | SessionError, words: Sequence[V
     fixes = []
     owners = not words or any(not each.operator for each in words)
     if owners:
-        budget = f"mpc budget set {name} --epsilon E raises what all answers may cost"
-        fixes.append(f"{owner} may allow it: {asked.grant}; {budget}")
+        fixes.append(f"{owner} may allow it: {'; '.join(_of_owner(asked, words))}")
     if request is not None:
         if operators:
             many = "s" * (len(operators) > 1)
-            fixes.append(f"the operator{many} of {' and '.join(operators)} may: {how_to_approve(request)}")
+            who, how = f"the operator{many} of {' and '.join(operators)}", how_to_approve(request)
+            also = f"no approval stands for {owner}'s word, and beside it {who} may have to approve this: {how}"
+            fixes.append(also if owners else f"{who} may: {how}")
         seen = f"they see it as request {request[:_SHOWN]} (mpc requests); " if owners else ""
         fixes.append(f"{seen}.get(epsilon=..., wait=600) waits for their words")
     elif not fixes and refused.remedy:
@@ -83,6 +87,15 @@ def private(asked: Asked, refused: PolicyError | SessionError, words: Sequence[V
         cause=whose if owners else refused.cause,
         remedy="; ".join(fixes),
     )
+
+
+def _of_owner(asked: Asked, words: Sequence[Verdict]) -> list[str]:
+    """Return the owner's commands that matter: a grant, a budget, or both if it has said neither."""
+    mine = [each for each in words if not each.operator]
+    over = bool(mine) and all("mpc budget set" in each.remedy for each in mine)
+    had_grant = bool(mine) and all(_GRANT.search(each.why) for each in mine)
+    budget = f"mpc budget set {asked.manifest.name} --epsilon E raises what all answers may cost"
+    return [*([] if over else [asked.grant]), *([] if had_grant else [budget])]
 
 
 def missing(parties: Parties, plan: Plan, bindings: Sequence[Binding]) -> list[Verdict]:

@@ -103,7 +103,7 @@ class Narrowing:
             return None
         which = " and ".join(map(repr, ranges))
         told = f"a narrower declared range of input {which} would make runs cheaper, by what you entered: {saved}"
-        return Hint(f"{told}; session.notes, and mpc run on a terminal, say which", f"{told}; {_advice(ranges)}")
+        return Hint(told, f"{told}; {_advice(ranges)}")
 
     def _narrower(self, given: PlanInput) -> Range | None:
         """Return powers of two around what was entered, within what is declared; None if that is no narrower."""

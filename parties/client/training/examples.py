@@ -95,8 +95,11 @@ def _targets(y: np.ndarray, sizes: tuple[int, ...], given: PlanInput) -> np.ndar
         return y[:, None]
     whole = np.isfinite(y).all() and (y == np.floor(y)).all()
     if (*given.low, *given.high) != _CLASSES or not whole or y.min(initial=0) < 0 or y.max(initial=0) >= outputs:
+        amiss = y[~(np.isfinite(y) & (y == np.floor(y)) & (y >= 0) & (y < outputs))]
+        label = f"{amiss[0]:g} is none of the classes 0 to {outputs - 1}" if amiss.size else None
         raise InputError(
             f"y does not say what each of the {outputs} outputs should be",
+            cause=label if (*given.low, *given.high) == _CLASSES else None,
             remedy=f"give an array of shape (rows, {outputs}); with one_vs_all or cross_entropy the numbers of the "
             f"rows' classes will do, 0 to {outputs - 1}",
         )
@@ -125,6 +128,7 @@ def coarse(plan: Plan, examples: Mapping[str, np.ndarray]) -> list[str]:
             found.append(
                 f"column {column} (the first is column 0) of {shown(given.name)!r} varies by about "
                 f"{spread[column]:.2g}, and a step reads it in parts of {1 / scale:.2g}: little is learned of it; "
-                "scale it up, or train with more digits: precision=Precision(activations=12)"
+                "scale it up, or train with more digits, in Python: cluster.trainer(..., "
+                "precision=Precision(activations=12))"
             )
     return found

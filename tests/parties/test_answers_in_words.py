@@ -1,0 +1,67 @@
+"""Words of answers and of refusals: as fine as the noise lets them be, and the commands that would change something."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from mpc.errors import InputError, WaitingError
+from mpc.plan.ends import PlanInput
+from parties.client.consent.told import Verdict
+from parties.client.questions.asking import Answer
+from parties.client.questions.refusals import Asked, private
+from parties.client.training.examples import _targets
+
+ASKED = Asked(cast(Any, SimpleNamespace(name="hospital/stays", owner="hospital")), "lab", "mean of age", Fraction(1, 2))
+GRANT, BUDGET = "mpc grant add hospital/stays", "mpc budget set hospital/stays"
+
+
+def verdict(why: str, remedy: str, operator: bool = False) -> Verdict:
+    said = {"allowed": False, "mechanism": "", "epsilon": Fraction(0), "whose": "", "why": why, "remedy": remedy}
+    return Verdict(party="party-0", dataset="" if operator else "hospital/stays", operator=operator, **said)
+
+
+@pytest.mark.parametrize(
+    ("value", "std", "words"),
+    [
+        (3.14159265, 0.005598355536391429, "3.1416, give or take 0.0056 ("),
+        (12345.678, 123.4, "12350, give or take 120 ("),
+        (np.array([1.23456, 20.0]), np.array([0.5, 0.01234]), "[ 1.235 20.   ], give or take [0.5   0.012] ("),
+        (2.5, 0.0, "2.5, give or take 0.0 ("),
+    ],
+)
+def test_an_answer_is_printed_as_finely_as_its_noise_is(value: Any, std: Any, words: str) -> None:
+    assert str(Answer(value, std, Fraction(1, 2))).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("why", "remedy", "offered"),
+    [
+        ("hospital has granted lab nothing of it", f"ask hospital: {GRANT}", {GRANT, BUDGET}),
+        ("grant 0123456789abcdef was revoked", f"ask hospital: {GRANT}", {GRANT}),
+        ("it costs epsilon 1, and 0.5 of its budget is left", f"ask hospital: {BUDGET} --epsilon E", {BUDGET}),
+    ],
+)
+def test_an_owner_is_asked_for_what_is_missing_alone(why: str, remedy: str, offered: set[str]) -> None:
+    told = private(ASKED, WaitingError(why), [verdict(why, remedy)]).remedy or ""
+    assert {each for each in (GRANT, BUDGET) if each in told} == offered
+
+
+def test_no_approval_stands_for_the_word_of_an_owner() -> None:
+    refused = WaitingError("no", request="ab" * 32)
+    operator = verdict("no rule covers it", "", operator=True)
+    both = private(ASKED, refused, [verdict("nothing of it", f"ask hospital: {GRANT}"), operator]).remedy or ""
+    assert "no approval stands for hospital's word" in both and "mpc approve abab" in both
+    assert "stands for" not in (private(ASKED, refused, [operator]).remedy or "")
+
+
+def test_a_label_that_is_no_class_is_named() -> None:
+    given = cast(PlanInput, SimpleNamespace(low=(0,), high=(1,)))
+    with pytest.raises(InputError, match="10 is none of the classes 0 to 9"):
+        _targets(np.arange(1, 11), (10, 10), given)
+    with pytest.raises(InputError, match=r"0\.5 is none of the classes 0 to 2"):
+        _targets(np.array([0, 0.5, 2]), (3, 3), given)
