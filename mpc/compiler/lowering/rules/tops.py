@@ -1,4 +1,4 @@
-"""What is known of x - max x, and of its powers, where the maximum is rounded.
+"""Say what is known of x - max x, and of its powers, where the maximum is rounded.
 
 A maximum of long wires is found in coarse steps, since no comparison has room for all of their bits.  Then x - max x
 may be positive by two steps, as the maximum is rounded and so is what was compared, or negative by as much where x is
