@@ -530,7 +530,7 @@ def test_memory_is_given_back(cluster: InProcess, monkeypatch: pytest.MonkeyPatc
     assert len(session.runs.kept) <= 10
     given: list[int] = []
     give = budget.give
-    monkeypatch.setattr(budget, "give", lambda count: (given.append(count), give(count)))
+    monkeypatch.setattr(budget, "give", lambda count, whose: (given.append(count), give(count, whose)))
     session.close()
     assert one in given and plan_memory(script.plan, cluster.limits) in given
 

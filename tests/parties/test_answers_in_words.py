@@ -14,7 +14,7 @@ from mpc.plan.ends import PlanInput
 from parties.client.consent.told import Verdict
 from parties.client.questions.asking import Answer
 from parties.client.questions.refusals import Asked, private
-from parties.client.training.examples import _targets
+from parties.client.training.examples import as_targets
 
 ASKED = Asked(cast(Any, SimpleNamespace(name="hospital/stays", owner="hospital")), "lab", "mean of age", Fraction(1, 2))
 GRANT, BUDGET = "mpc grant add hospital/stays", "mpc budget set hospital/stays"
@@ -62,6 +62,6 @@ def test_no_approval_stands_for_the_word_of_an_owner() -> None:
 def test_a_label_that_is_no_class_is_named() -> None:
     given = cast(PlanInput, SimpleNamespace(low=(0,), high=(1,)))
     with pytest.raises(InputError, match="10 is none of the classes 0 to 9"):
-        _targets(np.arange(1, 11), (10, 10), given)
+        as_targets(np.arange(1, 11), (10, 10), given)
     with pytest.raises(InputError, match=r"0\.5 is none of the classes 0 to 2"):
-        _targets(np.array([0, 0.5, 2]), (3, 3), given)
+        as_targets(np.array([0, 0.5, 2]), (3, 3), given)

@@ -22,6 +22,7 @@ from parties.agreed.collecting import Collection as Said
 from parties.agreed.collecting import contribution_name
 from parties.agreed.keeps import Keep
 from parties.agreed.signed import key_of
+from parties.client.at_rest.said import as_end
 from parties.client.collections import collection
 from parties.client.collections.spent import Spent, place_of
 from parties.party.vault import catalogue
@@ -187,12 +188,12 @@ def test_who_may_enter(cluster: InProcess) -> None:
 
 @pytest.mark.parametrize(("until", "seconds"), [("90s", 90), (" 10m", 600), ("2h", 7200), ("1d", 86_400), (60, 60)])
 def test_until_when(until: object, seconds: int) -> None:
-    assert 0 <= collection._moment(until, 1000.0) - 1000 - seconds <= 1
+    assert 0 <= as_end(until, 1000.0) - 1000 - seconds <= 1
 
 
 def test_what_is_no_time_names_the_option_and_all_units() -> None:
     with pytest.raises(UsageError, match=r"^until is no duration") as caught:
-        collection._moment("10 minutes", 1000.0)
+        as_end("10 minutes", 1000.0)
     assert "seconds, minutes, hours, days" in str(caught.value) and "expires" not in str(caught.value)
 
 

@@ -6,6 +6,7 @@ import datetime
 import re
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 
 from mpc.errors import InputError, UsageError
@@ -14,6 +15,7 @@ from parties.addresses import ANY
 
 _DURATION = re.compile(r"([1-9][0-9]{0,6})([hdwy])")
 _SECONDS = {"h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
+_SHORT = re.compile(r"([1-9][0-9]{0,6})([sm])")
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _LAST = 1 << 40
 
@@ -42,6 +44,33 @@ def as_expiry(given: Any, now: float | None = None, what: str = "expires") -> in
     if found <= present:
         raise InputError("it would expire before it begins", remedy=f"{what}='2y'")
     return int(found)
+
+
+def as_end(until: Any, now: float) -> int:
+    """Read until when rows are entered: seconds from now, or a duration ("10m", "2h"), a day or a date.
+
+    Args:
+        now: seconds since 1970.
+
+    Returns:
+        Seconds since 1970.
+
+    Raises:
+        UsageError: it is none of these.
+        InputError: it has passed already.
+    """
+    if isinstance(until, int | float) and not isinstance(until, bool) and until > 0:
+        return int(now + until + 1)
+    if isinstance(until, str) and (short := _SHORT.fullmatch(until.strip())):
+        return int(now + int(short[1]) * (60 if short[2] == "m" else 1) + 1)
+    with suppress(UsageError):
+        if not isinstance(until, bool) and (found := as_expiry(until, now, "until")) is not None:
+            return found
+    raise UsageError(
+        "until is no duration and no date",
+        remedy="say when it is closed, in seconds, minutes, hours, days, weeks or years: '60s', '10m', '2h', '7d', "
+        "'2w', '1y'; or '2027-01-31'",
+    )
 
 
 def _moment(given: Any, now: float) -> float | None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
@@ -23,7 +21,7 @@ from parties.agreed.collecting import FEWEST, MOST_CONTRIBUTIONS, SUM_TOLD, cont
 from parties.agreed.collecting import Collection as Said
 from parties.agreed.memory import needed_memory
 from parties.client.at_rest import upload
-from parties.client.at_rest.said import as_expiry, full_name, own_name
+from parties.client.at_rest.said import as_end, as_expiry, full_name, own_name
 from parties.client.channels import Parties
 from parties.client.collections import calls as collecting
 from parties.client.collections.spent import Spent, place_of
@@ -38,8 +36,6 @@ if TYPE_CHECKING:
     from mpc.plan.plan import Plan, Security
 
 WIDTH = 12
-_SHORT = re.compile(r"([1-9][0-9]{0,6})([sm])")
-"""Durations that only `until` has: elsewhere 3m might be taken for months, and what expires is gone."""
 _LONG = 12
 """Elements from which on Gaussian noise is the better one."""
 
@@ -133,7 +129,7 @@ def open_collection(
         delta=lost,
         plan=plan.digest.hex(),
         created=int(now),
-        until=_moment(until, now),
+        until=as_end(until, now),
         expires=as_expiry(expires, now) or int(now) + 7 * 86_400,
     )
     collecting.open_collection(parties, said)
@@ -343,19 +339,3 @@ def find(parties: Parties, name: str) -> Collection:
     """
     said, _ = collecting.read(parties, full_name(parties.config.name, name))
     return Collection(parties, said)
-
-
-def _moment(until: Any, now: float) -> int:
-    """Read until when rows are entered: seconds from now, or a duration, a day or a date."""
-    if isinstance(until, int | float) and not isinstance(until, bool) and until > 0:
-        return int(now + until + 1)
-    if isinstance(until, str) and (short := _SHORT.fullmatch(until.strip())):
-        return int(now + int(short[1]) * (60 if short[2] == "m" else 1) + 1)
-    with suppress(UsageError):
-        if not isinstance(until, bool) and (found := as_expiry(until, now, "until")) is not None:
-            return found
-    raise UsageError(
-        "until is no duration and no date",
-        remedy="say when it is closed, in seconds, minutes, hours, days, weeks or years: '60s', '10m', '2h', '7d', "
-        "'2w', '1y'; or '2027-01-31'",
-    )

@@ -39,7 +39,7 @@ def as_examples(plan: Plan, target: str, x: Any, y: Any) -> dict[str, np.ndarray
             "x is not what the model reads", remedy=f"give an array of each input: {', '.join(map(shown, names))}"
         )
     found = {name: _array(given[name], f"input {shown(name)!r}") for name in names}
-    found[target] = _targets(_array(y, "y"), plan.wire[inputs[target].wire].sizes, inputs[target])
+    found[target] = as_targets(_array(y, "y"), plan.wire[inputs[target].wire].sizes, inputs[target])
     rows = {name: len(values) for name, values in found.items()}
     if len(set(rows.values())) > 1:
         raise InputError(
@@ -84,8 +84,12 @@ def _array(given: Any, what: str) -> np.ndarray:
     return values
 
 
-def _targets(y: np.ndarray, sizes: tuple[int, ...], given: PlanInput) -> np.ndarray:
-    """Give targets the shape that the model's outputs have: classes one-hot, a column of one output."""
+def as_targets(y: np.ndarray, sizes: tuple[int, ...], given: PlanInput) -> np.ndarray:
+    """Give targets the shape that the model's outputs have: classes one-hot, a column of one output.
+
+    Raises:
+        InputError: there is one class of several for a row, and it is none.
+    """
     if len(sizes) == 2 and y.shape[1:] == (1,):  # as tables have a column
         y = y[:, 0]
     if y.ndim != 1 or len(sizes) != 2:
