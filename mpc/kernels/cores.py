@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 LEAST_NANOSECONDS = 100_000
-"""What a block takes at least: handing one over to a thread that sleeps takes about a fifth of it."""
+"""Make no block that takes less: handing one over to a thread that sleeps takes about a fifth of it."""
 BLOCKS_A_THREAD = 4
 """So that a thread which the system holds up does not hold up all."""
 GRAIN = 64

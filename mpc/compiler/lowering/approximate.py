@@ -29,7 +29,7 @@ _PIECES_TOLERANCE = 8e-6
 """Bound what a series is off by that is one of several pieces: its coefficients and waves have more bits."""
 _ACCEPTABLE = 1e-3
 _ROUGHEST = 1e-2
-"""What rounded coefficients may be off by, beside the largest result; 1 at least."""
+"""Let rounded coefficients be off by so much, beside the largest result; 1 at least."""
 _LARGEST_RESULT = 2.0**57
 _CLAMP_STEP = 0.01
 _SERIES_BITS = 52
@@ -49,9 +49,9 @@ _FINEST_RESULT = 64
 """Fractional bits of small values, beyond which a wire has no room for its truncation."""
 _ROOT_FRACTION = 20
 _WAVES = {"sin": (0.0, 1.0), "cos": (1.0, 0.0)}
-"""What is in a function of cosine and sine."""
+"""Name what is in a function of cosine and sine."""
 _PHASE = 2.0**-18
-"""What an argument of a wave may be out of phase by, in radians."""
+"""Let an argument of a wave be out of phase by so much, in radians."""
 _FINEST_WAVE, _COARSEST_WAVE = 30, 16
 """Fractional bits of a long argument that is shortened for that."""
 _DEEPEST_WHOLE = 24

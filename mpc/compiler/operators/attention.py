@@ -14,7 +14,7 @@ from mpc.compiler.operators.registry import handles
 _INPUTS = 7
 _WITH_MASK = 2
 _SECRET_MASK = -1e4
-"""What a secret mask adds to the scores of a place that it hides."""
+"""Add this to the scores of a place that a secret mask hides."""
 
 
 @handles("Attention")

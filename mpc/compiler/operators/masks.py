@@ -18,7 +18,7 @@ from mpc.compiler.operators.context import Context
 from mpc.wires import BATCH
 
 MASKED = -1e4
-"""What stands for minus infinity in scores that only a softmax reads."""
+"""Stand for minus infinity in scores that only a softmax reads."""
 _LEAST_MASK = -1e3
 """No model learns to add so little; a mask does."""
 _DEEPEST = 12

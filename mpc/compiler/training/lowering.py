@@ -45,7 +45,7 @@ _TRAINING: dict[str, Rule] = {
     "scale": gradients.scale,
 }
 _EVENLY = {**_TRAINING, "round": gradients.round_evenly}
-"""The same where a gradient's scale would have another odd part in each try: means over five divide it by five."""
+"""Allow the same where a gradient would have another odd part in each try: means over five divide it by five."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ _FINE = 2.0**-10
 """A step that is no larger is counted with other roundings."""
 _STEPS = 2
 _COARSEST = 4.0
-"""What powers may be of, at most: their series is fitted a little further only (`mpc.compiler.functions`)."""
+"""Take powers of no more: their series is fitted a little further only (`mpc.compiler.functions`)."""
 
 
 def with_step(state: Lowering, node: Node) -> Node:
