@@ -118,6 +118,7 @@ class AtOnce(Comparison):
         return (Plane(size, 8 * self.table_bytes, 0, self.table_words),)
 
 
+@cache
 def shape(bits: int, split: int | None, at_once: bool) -> Comparison:
     """Return the shape of a comparison, in one round or in two; raises as these do."""
     return AtOnce(bits, split) if at_once else Comparison(bits, split)

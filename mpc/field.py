@@ -239,12 +239,12 @@ def matmul(a: np.ndarray, b: np.ndarray | Operand, offset: np.ndarray | None = N
     if right.values.shape[0] != k:
         raise ValueError(f"inner dimensions differ: {a.shape} @ {right.values.shape}")
     out = np.empty((m, n), dtype=np.uint64)
-    base = zeros((m, n)) if offset is None else np.ascontiguousarray(np.broadcast_to(offset, (m, n)))
-    if not is_thin(m, n) and right.small is not None:
-        return right.small.times(a, base)
     if is_thin(m, n):
         kernels.matmul_thin(np.ascontiguousarray(a), right.rows, out)
-        return add(out, base) if offset is not None else out
+        return out if offset is None else add(out, np.broadcast_to(offset, (m, n)))
+    base = zeros((m, n)) if offset is None else np.ascontiguousarray(np.broadcast_to(offset, (m, n)))
+    if right.small is not None:
+        return right.small.times(a, base)
     _by_limbs(limbs(a), right, base, out)
     return out
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from blake3 import blake3
 
 from mpc.encoding import Part, canonical, pieces
@@ -18,10 +20,18 @@ class Transcript:
 
     def absorb(self, *label_and_bytes: Part) -> None:
         """Add one opening: its label, then its canonical bytes."""
-        for piece in pieces(*label_and_bytes):
+        *label, data = label_and_bytes
+        self._hash.update(_label(tuple(label)))
+        for piece in pieces(data):
             self._hash.update(piece)
 
     @property
     def digest(self) -> bytes:
         """32 bytes."""
         return self._hash.digest()
+
+
+@lru_cache(maxsize=1 << 12)
+def _label(label: tuple[Part, ...]) -> bytes:
+    """Encode a label, of which the next run has the same."""
+    return canonical(*label)

@@ -24,7 +24,7 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
@@ -116,9 +116,9 @@ class Wire(Frozen):
     @property
     def sizes(self) -> tuple[int, ...]:
         """The shape of a bound wire; `ValueError` while the batch is still open."""
-        if any(d == BATCH for d in self.shape):
+        if BATCH in self.shape:
             raise ValueError(f"wire {self.name} is not bound to a batch size")
-        return tuple(int(d) for d in self.shape)
+        return cast("tuple[int, ...]", self.shape)
 
 
 Wires = Mapping[str, Wire]

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Annotated, Any, ClassVar
 
@@ -56,7 +57,7 @@ class Layout:
         """The type of an element in memory."""
         return encoding.word_type(self.width or 64)
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Encoded bytes."""
         if self.width:

@@ -16,12 +16,18 @@ class Readers:
     """
 
     def __init__(self, gates: Iterable[Gate], wanted: Collection[str]) -> None:
-        self._left = Counter(name for gate in gates for name in {*gate.reads})
+        gates = tuple(gates)
+        self._reads = {gate.name: frozenset(gate.reads) for gate in gates}
+        self._writes = {gate.name: gate.writes for gate in gates}
+        self._left = Counter(name for reads in self._reads.values() for name in reads)
         self._wanted = frozenset(wanted)
 
     def over(self, gate: Gate) -> list[str]:
         """Return the wires that nobody reads any more, now that this gate has; what it writes is among them if nobody
         reads that.
         """
-        self._left.subtract({*gate.reads})
-        return [name for name in {*gate.reads, *gate.writes} if self._left[name] <= 0 and name not in self._wanted]
+        reads = self._reads[gate.name]
+        for name in reads:
+            self._left[name] -= 1
+        touched = reads.union(self._writes[gate.name])
+        return [name for name in touched if self._left[name] <= 0 and name not in self._wanted]

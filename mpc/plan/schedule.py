@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from mpc.gates.base import Gate, Opening
 from mpc.transcript import DIGEST_BYTES
@@ -34,7 +35,7 @@ class Step:
         """Bytes in front of the openings: a run's first payload begins with a digest of all that was entered."""
         return 0 if self.number else DIGEST_BYTES
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Payload bytes of one party to each peer."""
         return self.agreement + sum(opening.size for turn in self.turns for opening in turn.openings)
