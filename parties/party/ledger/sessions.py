@@ -19,6 +19,7 @@ from parties.party.ledger.states import (
     DURABLE,
     FINAL,
     TRANSITIONS,
+    UNWRITTEN,
     RunState,
     SessionRecord,
     SessionState,
@@ -41,6 +42,7 @@ class Ledger(LedgerFile):
     ) -> None:
         super().__init__(folder, connection, lock_file, clock)
         self._ahead = BurntAhead()
+        self._unwritten: dict[tuple[bytes, int], RunState] = {}
 
     def _burn_open(self, database: sqlite3.Connection) -> None:
         database.execute(
@@ -177,15 +179,13 @@ class Ledger(LedgerFile):
         with self._lock:
             if self._ahead.pass_by(session_id, run, state):
                 return
+        if state in UNWRITTEN:
+            with self.reading() as database:
+                self._require_step(database, session_id, run, state)
+                self._unwritten[session_id, run] = state
+            return
         with self._writing(durable=state in DURABLE) as database:
-            _require_open(database, session_id)
-            key = (session_id.hex(), run)
-            row = database.execute("SELECT state FROM runs WHERE session_id = ? AND run = ?", key).fetchone()
-            before = RunState(row[0]) if row else None
-            if state is RunState.BURNT and before in CONSUMED:
-                raise ReuseError(f"the correlations of run {run}, session {session_id.hex()}, are already used")
-            if state not in TRANSITIONS[before]:
-                raise refused(f"run {run} of session {session_id.hex()} cannot go from {before or 'new'} to {state}")
+            before, key = self._require_step(database, session_id, run, state), (session_id.hex(), run)
             if before is None:
                 last = database.execute("SELECT max(run) FROM runs WHERE session_id = ?", key[:1]).fetchone()[0]
                 if last is not None and run <= last:
@@ -198,10 +198,28 @@ class Ledger(LedgerFile):
                 self._ahead.burn(database, session_id, range(run + 1, run + 1 + following))
             if also is not None and also(database):
                 self._count_up(database)
+        self._unwritten.pop((session_id, run), None)
+
+    def _require_step(
+        self, database: sqlite3.Connection, session_id: bytes, run: int, state: RunState
+    ) -> RunState | None:
+        """Return the state that a run is in; raise as `advance` if the next one is not `state`."""
+        _require_open(database, session_id)
+        before = self._unwritten.get((session_id, run))
+        if before is None:
+            key = (session_id.hex(), run)
+            row = database.execute("SELECT state FROM runs WHERE session_id = ? AND run = ?", key).fetchone()
+            before = RunState(row[0]) if row else None
+        if state is RunState.BURNT and before in CONSUMED:
+            raise ReuseError(f"the correlations of run {run}, session {session_id.hex()}, are already used")
+        if state not in TRANSITIONS[before]:
+            raise refused(f"run {run} of session {session_id.hex()} cannot go from {before or 'new'} to {state}")
+        return before
 
     def _end(self, database: sqlite3.Connection, session_id: bytes, state: SessionState, reason: str | None) -> None:
         """End a session: runs that it never came to leave no row, those that it did not finish are aborted."""
         self._ahead.end(database, session_id)
+        self._unwritten = {key: each for key, each in self._unwritten.items() if key[0] != session_id}
         _end(database, session_id, state, reason)
 
     def history(self, limit: int = 20) -> list[SessionRecord]:
