@@ -61,6 +61,7 @@ class Runs:
         """Take a run that is prepared."""
         with self._lock:
             self.kept[run.number] = run
+            self._life.changed.notify_all()
 
     def shrink_done(self, number: int) -> None:
         """Give back the memory of runs that are over; recipients may still fetch the latest ones' outputs."""

@@ -173,7 +173,7 @@ class PartyService(party_pb2_grpc.PartyServicer):
         """Wait for a run, then send its cost and, to recipients, sub-seeds of their outputs and z^ if asked for it."""
         client = caller(context)
         session = self._node.session(request.session_id, client)
-        run = session.runs.get(request.run)
+        run = session.await_prepared(request.run, client, context.is_active)
         for _ in session.follow(run, client, context.is_active):
             if not request.values:
                 continue

@@ -93,6 +93,7 @@ class PartySession:
         self._handed_over = False
         self._preparing = threading.Lock()
         self._attached: set[str] = set()
+        self._early: object = None
         self.wires = SessionWires()
         self.evaluations = Evaluations(terms, self._index, self.wires, config.cluster, draw)
         self.life = SessionLife()
@@ -266,6 +267,20 @@ class PartySession:
             if run.waiting[client] is not mine:
                 raise SessionError(f"{client} asked for the result of run {run.number} again, and waits there")
             yield run
+
+    def await_prepared(self, number: int, client: str, active: Callable[[], bool]) -> Run:
+        """The run of that number, which its coordinator may ask for while it is being prepared: of several such calls
+        the newest waits."""
+        with self.life.changed:
+            if client == self.coordinator:
+                mine = self._early = object()
+                while number == self.runs.latest + 1 and self.life.state == "open" and self._early is mine:
+                    if not active():
+                        raise SessionError("the caller is gone")
+                    self.life.changed.wait(_PROGRESS_SECONDS)
+                if number > self.runs.latest and self.life.state != "open":
+                    raise self.life.ending()
+            return self.runs.get(number)
 
     def renew(self, client: str) -> None:
         """A sign of life of whoever that is; it counts if it is the coordinator."""

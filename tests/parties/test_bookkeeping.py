@@ -5,7 +5,9 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from mpc.compiler.compile import Compiled, compile_model
 from mpc.correlations import Bundle
 from mpc.errors import MpcError, PolicyError, SessionError
 from mpc.plan import cost
+from mpc.plan.cost import plan_schedule
 from mpc.plan.plan import Plan
 from parties import Session
 from parties.client.channels import Parties, PartyClient
@@ -25,7 +28,7 @@ from parties.party.ledger.burning import BurntAhead
 from parties.party.ledger.states import RunState
 from parties.pb import party_pb2
 from tests.support.graphs import save_model
-from tests.support.parties import OWNER, InProcess, eventually, id_of
+from tests.support.parties import COORDINATOR, OWNER, PATIENCE, InProcess, data, eventually, id_of
 
 X = np.array([[0.5, -0.25, 1.0]], np.float32)
 WEIGHT = np.array([[0.5, -1.0], [0.25, 1.5], [0.75, 0.5]], np.float32)
@@ -98,9 +101,36 @@ def test_a_second_run_computes_no_cost_again_and_asks_each_party_once(
         naming("stream")
         run(session)
         assert counts == Counter()
-        assert asked == [name for name in ("Prepare", "SubmitWhole", "Result") for _ in (0, 1)], "and x^ waits for none"
+        assert asked == [name for name in ("Prepare", "Result", "SubmitWhole") for _ in (0, 1)], "and x^ waits for none"
         session.run(None, {"x": np.repeat(X, 2, axis=0)})
         assert counts["_bind"] and counts["schedule"], "another batch is bound and scheduled anew"
+
+
+def test_a_coordinator_alone_asks_for_a_result_while_the_run_is_being_prepared(cluster: InProcess) -> None:
+    """It waits at the party then, the newest call alone; whoever else asks too early is told so at once."""
+    script = cluster.script().open().enter_weights()
+    with ThreadPoolExecutor(2) as pool:
+        asking = [pool.submit(script.result, 0, 1, COORDINATOR) for _ in range(2)]
+        assert eventually(lambda: asking[0].done() != asking[1].done())
+        displaced, waiting = sorted(asking, key=Future.done, reverse=True)
+        for early in (partial(script.result, 0, 1, OWNER), partial(displaced.result, PATIENCE)):
+            with pytest.raises(SessionError, match="run 1 is not prepared"):
+                early()
+        script.prepare(1)
+        assert not waiting.done()
+        script.enter(1, script.integers(data(1)), OWNER)
+        [ending] = waiting.result(PATIENCE)
+        assert ending.header.rounds == len(plan_schedule(script.plan.bind(1)).steps)
+
+
+def test_a_result_that_is_asked_for_too_early_ends_with_the_session(cluster: InProcess) -> None:
+    script = cluster.script().open().enter_weights()
+    with ThreadPoolExecutor(2) as pool:
+        asking = [pool.submit(script.result, 0, 1, COORDINATOR) for _ in range(2)]
+        assert eventually(lambda: asking[0].done() != asking[1].done())
+        script.everyone(lambda i: cluster.party(i).Close(party_pb2.CloseRequest(session_id=script.id)))
+        with pytest.raises(SessionError, match="the session is closed"):
+            next(each for each in asking if each.exception(PATIENCE) and "closed" in str(each.exception())).result()
 
 
 def test_runs_are_burnt_and_listed_in_windows_that_grow(

@@ -194,11 +194,11 @@ class CoordinatedSession:
             (int64 integers of every output wire that this client receives, the report)
         """
         started = clock()
-        prepared = self._pipeline.next(batch, following)
+        ask = partial(self.part.ask, batch=batch, on_progress=self.on_progress)
+        prepared = self._pipeline.next(batch, following, ask)
         offline, number = clock() - started, self._pipeline.begun
         handed = [reply.masks for reply in prepared if reply.HasField("masks")]
-        ask = partial(self.part.ask, number, batch, self.on_progress)
-        self.part.enter(number, batch, values, handed if len(handed) == len(prepared) else None, ask)
+        self.part.enter(number, batch, values, handed if len(handed) == len(prepared) else None)
         if not any(reply.streams for reply in prepared) and self._is_room_beside(batch, (*following, *expected)):
             self._pipeline.entered(following, expected)
         received = self.part.receive(number)

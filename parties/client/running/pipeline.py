@@ -61,12 +61,15 @@ class Pipeline(Generic[Answer]):
         """Note that the session is open: the first run of what was dealt ahead is prepared."""
         self._look_ahead(self.left)
 
-    def next(self, batch: int, following: Sequence[int] = ()) -> list[Answer]:
+    def next(
+        self, batch: int, following: Sequence[int] = (), meanwhile: Callable[[int], None] = lambda number: None
+    ) -> list[Answer]:
         """Wait until every party has prepared the next run, and return their answers; `begun` is its number then.
 
         Args:
             batch: rows of the run.
             following: rows of each of the runs that the same batch goes on with.
+            meanwhile: called with the run's number while parties prepare it.
 
         Raises:
             LocalProtocolError: it was prepared ahead for another number of rows.
@@ -75,7 +78,9 @@ class Pipeline(Generic[Answer]):
         ahead = self._ahead
         if ahead is not None and ahead.batch != batch:
             raise LocalProtocolError(f"run {self.begun} was prepared for {ahead.batch} rows, not for {batch}")
-        found = gather(ahead.answers if ahead is not None else self._at_once(self.begun, batch, sum(following)))
+        answers = ahead.answers if ahead is not None else self._at_once(self.begun, batch, sum(following))
+        meanwhile(self.begun)
+        found = gather(answers)
         self._ahead = None
         return found
 

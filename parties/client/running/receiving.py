@@ -111,7 +111,7 @@ class Receiver:
         return [wire for wire in wires if self.me in plan.wire[wire].holders]
 
     def ask(self, run: int, batch: int | None = None, on_progress: Progress | None = None) -> None:
-        """Begin to wait for a run that is prepared; best while its inputs travel, for which parties wait before."""
+        """Begin to wait for a run that is prepared, or, at its coordinator, is being prepared: parties idle then."""
         public = _Collected()
         patience = self.deadlines.submit + self.deadlines.setup + self._rounds * self.deadlines.step
         answers = []
