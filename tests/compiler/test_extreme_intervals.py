@@ -48,3 +48,28 @@ def test_an_argument_as_wide_as_a_wire_is_refused(op: str, tmp_path: Path) -> No
     nodes = [*squares, node("ReduceMean", ["b"], ["m"], axes=[1], keepdims=1), node(op, ["m"], ["y"])]
     with pytest.raises(ModelError, match="too wide"):
         compile_model(save_model(tmp_path, nodes, {}, ("batch", 4)), {"x": (-800.0, 807.0)})
+
+
+@pytest.mark.parametrize(("size", "reach"), [(64, 2e9), (64, 1e5), (16, 1e9), (7, 1e9)])
+@pytest.mark.parametrize("after", ["Identity", "Abs", "Gelu"])
+def test_a_product_that_no_scale_holds_is_refused(after: str, size: int, reach: float, tmp_path: Path) -> None:
+    """Its bound was no float64, and counted as 0."""
+    nodes = [node("ReduceProd", ["x", "axis"], ["p"]), node(after, ["p"], ["a"], name="after")]
+    nodes.append(node("Add", ["a", "c"], ["y"]))
+    constants = {"axis": np.array([-1]), "c": np.float32(3.0)}
+    with pytest.raises(ModelError, match="range"):
+        compile_model(save_model(tmp_path, nodes, constants, ("batch", size), opset=20), {"x": (-reach, reach)})
+
+
+@pytest.mark.parametrize("low", [0.0, -1.0])
+@pytest.mark.parametrize("high", [1e-3, 1e-5, 1e-6])
+@pytest.mark.parametrize("op", ["ThresholdedRelu", "Greater", "Less"])
+def test_a_level_far_beyond_values_has_room(op: str, high: float, low: float, tmp_path: Path) -> None:
+    """Their wire is so fine that it held no constant of the size of the level."""
+    if op == "ThresholdedRelu":
+        nodes = [node("HardSwish", ["x"], ["h"]), node(op, ["h"], ["y"])]
+    else:
+        nodes = [node("HardSwish", ["x"], ["h"]), node(op, ["h", "c"], ["b"]), node("Cast", ["b"], ["y"], to=1)]
+    path = save_model(tmp_path, nodes, {"c": np.float32(0.5)}, ("batch", 4))
+    x = np.linspace(low * high, high, 8, dtype=np.float32).reshape(2, 4)
+    assert_agrees(path, {"x": x}, {"x": (low * high, high)})

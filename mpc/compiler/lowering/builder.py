@@ -30,6 +30,7 @@ from mpc.gates.base import Gate
 from mpc.gates.bilinear import Bilinear
 from mpc.plan.ends import PlanState
 from mpc.plan.masking import shared_masks
+from mpc.plan.verify import MAX_SCALE_BITS
 from mpc.privacy.facts import StoredFacts
 from mpc.wires import MAX_BITS, Lifetime, Masking, Wire
 
@@ -138,6 +139,11 @@ class Lowering:
 
     def bits(self, bound: float, scale: Fraction) -> int:
         """Return the proved power of two, with room for a truncation's rounding; a refusal if there is none."""
+        if not bound < math.inf or max(map(int.bit_length, scale.as_integer_ratio())) > MAX_SCALE_BITS:
+            raise self.origin.refuse(
+                "its result can be too large, or too small, for fixed point: a plan holds no such scale",
+                remedy=f"{SMALLER}, or divide by a constant before it",
+            )
         least = 8 + max(0, log2(scale) - FRACTION_BITS)
         bits = max(least, math.frexp(bound * (1 + 1 / 64) + 2)[1])
         if bits > MAX_BITS:

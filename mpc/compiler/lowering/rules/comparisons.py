@@ -17,12 +17,14 @@ from mpc.compiler.lowering.rules.sums import bounded
 from mpc.compiler.lowering.rules.together import contracted
 from mpc.compiler.lowering.scales import log2
 from mpc.compiler.lowering.tournaments import MOST_CANDIDATES, levels
-from mpc.wires import Masking
+from mpc.wires import MAX_BITS, Masking
 
 _STEP_FRACTION = 20
 _LARGEST_ARGMAX = 128
 _REACH_BITS = 55
 _EXACT_BITS = 48
+_LEVEL_BITS = 2
+"""A difference to a level has so many more, with room for its rounding."""
 _PLACE_BITS = 36
 """Of the comparisons that find a place: what is closer than one unit of so many counts as equal, and the first wins."""
 
@@ -68,9 +70,11 @@ def step(state: Lowering, node: Node) -> Value:
         x = bounded(state, x, taken.held, Masking.DRAWN)
     if taken.reach is not None:
         x = _reaching(state, x, taken.reach)
+    if x.wire.bits + _LEVEL_BITS > MAX_BITS:  # its difference to a level needs room, too
+        x = state.shorten(x, log2(x.scale) - (x.wire.bits + _LEVEL_BITS - MAX_BITS))
     limit, lower = (1 << x.wire.bits) - 1, int(taken.held is not None)
     levels = tuple(max(-limit, min(limit, math.ceil(Fraction(level) * x.scale) - lower)) for level in taken.levels)
-    spare = 2 if any(levels) else 1
+    spare = _LEVEL_BITS if any(levels) else 1
     fraction = _STEP_FRACTION if taken.fraction is None else taken.fraction
     shift = max(0, min(log2(x.scale) - fraction, x.wire.bits - 8), x.wire.bits + spare - 48)
     if taken.bits is not None:

@@ -198,6 +198,9 @@ def scale(state: Lowering, node: Node) -> Value:
         raise node.origin.refuse("it multiplies with zero", remedy="leave it out of the model: its result is zero")
     if broadcast(x.shape, () if bias is None else bias.shape) != node.shape:  # it is the weight that repeats x
         x = _repeated(state, x, node.shape)
+    largest = 0.0 if bias is None else float(np.abs(bias).max(initial=0.0)) * float(x.scale / abs(factor))
+    if math.isfinite(largest) and (over := math.frexp(largest)[1] - LINEAR_BITS) > 0:  # x is finer than it can be
+        x = state.shorten(x, log2(x.scale) - over)
     scale = x.scale / abs(factor)
     norms = scaled_norms(x, weight, bias) if x.shape == node.shape else None
     if bias is None:
