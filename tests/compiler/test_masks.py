@@ -199,3 +199,46 @@ def test_a_mask_that_is_cut_off_is_told_if_it_can_matter(
 ) -> None:
     compiled = compile_model(added(tmp_path, mask), {"x": (-reach, reach)})
     assert any("count as -10000" in note for note in compiled.notes) == told
+
+
+def behind_a_secret(folder: Path, form: str, far: float) -> Path:
+    """Scores are hidden where they are positive; `otherwise` where they are not."""
+    nodes = [node("Greater", ["x", "zero"], ["bit"])]
+    if form == "added":
+        nodes += [node("Cast", ["bit"], ["one"], to=1), node("Mul", ["one", "far"], ["mask"])]
+        nodes.append(node("Add", ["x", "mask"], ["s"]))
+    elif form == "looked up":
+        nodes += [node("Cast", ["bit"], ["place"], to=7), node("Gather", ["table", "place"], ["mask"])]
+        nodes.append(node("Add", ["mask", "x"], ["s"]))
+    elif form == "of two constants":
+        nodes += [node("Where", ["bit", "far", "zero"], ["mask"]), node("Add", ["x", "mask"], ["s"])]
+    else:
+        nodes.append(node("Where", ["bit", *(("x", "far") if form == "otherwise" else ("far", "x"))], ["s"]))
+    nodes += [node("Div", ["s", "two"], ["half"]), node("Softmax", ["half"], ["y"], axis=-1)]
+    constants = {"zero": 0.0, "far": far, "two": 2.0, "table": [0.0, far]}
+    return save_model(folder, nodes, {name: np.array(value, np.float32) for name, value in constants.items()}, SHAPE)
+
+
+@pytest.mark.parametrize("form", ["added", "looked up", "of two constants", "replaced", "otherwise"])
+def test_scores_that_a_secret_hides_have_no_share_or_a_note_says_so(form: str, tmp_path: Path) -> None:
+    for reach in (8.0, 3000.0, 4990.0, 12000.0):
+        compiled = compile_model(behind_a_secret(tmp_path, form, -1e9), {"x": (-reach, reach)})
+        noted = any("bounds do not show" in note for note in compiled.notes)
+        assert noted == (reach > (9000 if form == "otherwise" else 4000))
+        x = np.random.default_rng(2).uniform(-reach, reach, X.shape).astype(np.float32)
+        x[..., 0] = -reach * 0.9  # one is hidden, and one is not, of each row
+        x[..., 1] = reach * 0.9
+        hidden = clear(compiled, x)[x <= 0 if form == "otherwise" else x > 0]
+        assert noted or not hidden.any()
+
+
+@pytest.mark.parametrize(("factor", "held"), [(-2e4, True), (-2e5, True), (-1e7, False)])
+def test_a_factor_of_scores_is_no_mask(factor: float, held: bool, tmp_path: Path) -> None:
+    """One below -10000 was cut off, and so was a temperature."""
+    nodes = [node("Mul", ["x", "factor"], ["s"]), node("Softmax", ["s"], ["y"], axis=-1)]
+    path = save_model(tmp_path, nodes, {"factor": np.float32(factor)}, SHAPE)
+    reach = 10 / abs(factor)
+    if held:
+        assert_agrees(path, {"x": X / 8 * reach}, {"x": (-reach, reach)}, tolerance=1e-3)
+    else:
+        assert any("zeros and ones" in note for note in compile_model(path, {"x": (-reach, reach)}).notes)

@@ -294,11 +294,14 @@ class Maximum(Attributes):
     Args:
         fraction: fractional bits of the result, of a model that trains.
         hidden: elements that are not among those that are compared.
+        cut: in scores of a softmax, what stands for less behind a secret: numbers below zero of this size; None if
+            there are none.
     """
 
     rectify: bool = False
     fraction: int | None = None
     hidden: Hidden | None = None
+    cut: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

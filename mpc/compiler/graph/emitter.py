@@ -316,9 +316,9 @@ class Emitter(Writer):
         taken = Link(name=name, fraction=fraction, period=period, terms=terms, reach=reach, wall=wall)
         return self.emit("link", (x,), None, self.shapes[x], taken)
 
-    def maximum(self, x: str, out: str | None = None, hidden: Hidden | None = None) -> str:
-        """Find the largest over the last axis, which stays with size 1, of what is not hidden."""
+    def maximum(self, x: str, out: str | None = None, hidden: Hidden | None = None, cut: float | None = None) -> str:
+        """Find the largest over the last axis, which stays with size 1, of what is not hidden; see `Maximum`."""
         shape = self.shapes[x]
         if self.size(shape, -1, "a maximum") == 1:
             return self.reshape(x, shape, out)
-        return self.emit("maximum", (x,), out, (*shape[:-1], 1), Maximum(hidden=hidden))
+        return self.emit("maximum", (x,), out, (*shape[:-1], 1), Maximum(hidden=hidden, cut=cut))

@@ -44,6 +44,24 @@ def skips(state: Lowering, x: Value, hidden: Hidden) -> Hidden | None:
     return found
 
 
+def note_cut(state: Lowering, x: Value, skipped: Hidden | None, cut: float) -> None:
+    """Note that scores may make up for a mask that a secret chooses, unless bounds show that none does.
+
+    Args:
+        skipped: what takes no part.
+        cut: in scores, the size of the numbers that stand for less.  What they are added to is as much above the least
+            score, and as much below the largest, if there is one such mask.
+    """
+    low, high = (np.broadcast_to(end / float(x.scale), static(x.shape)) for end in (x.interval.low, x.interval.high))
+    if skipped is not None:
+        low, high = np.where(skipped.where, np.inf, low), np.where(skipped.where, -np.inf, high)
+    if (high.max(axis=-1) - low.min(axis=-1) > 2 * cut - FAR).any():
+        state.note(
+            f"where a secret hides scores they count as {cut:.6g} less, and bounds do not show that this leaves them "
+            f"no share: {SMALLER}"
+        )
+
+
 def _far_below(hidden: Hidden, low: np.ndarray, high: np.ndarray) -> bool:
     """Do scores between `low` and `high` lie far below others of their row where that has to be proved?"""
     top = np.where(hidden.where, -np.inf, low + hidden.below).max(axis=-1)

@@ -7,14 +7,12 @@ import math
 import numpy as np
 
 from mpc.compiler.operators.context import Context, ModelNode, Settings
-from mpc.compiler.operators.masks import add_mask
+from mpc.compiler.operators.masks import MASKED, add_mask
 from mpc.compiler.operators.reductions import softmax_of
 from mpc.compiler.operators.registry import handles
 
 _INPUTS = 7
 _WITH_MASK = 2
-_SECRET_MASK = -1e4
-"""Add this to the scores of a place that a secret mask hides."""
 
 
 @handles("Attention")
@@ -98,7 +96,8 @@ def _masked(state: Context, scores: str, mask: str, before: int, settings: Setti
     elif mask:
         value = state.value(mask)
         if state.inferred(mask) == "bool":
-            value = state.scale(value, -_SECRET_MASK, _SECRET_MASK)
+            value = state.scale(value, -MASKED, MASKED)
+            state.cut.add(value)
         scores = state.sum((scores, value), (1.0, 1.0))
     found = add_mask(state, scores, added) if added.any() else scores
     return found, np.asarray(np.isneginf(added).all(axis=-1, keepdims=True))

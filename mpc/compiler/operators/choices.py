@@ -10,9 +10,9 @@ from math import prod
 import numpy as np
 
 from mpc.compiler.operators.context import Context, ModelNode, Settings
-from mpc.compiler.operators.elementwise import masking
 from mpc.compiler.operators.facts import Natural, Place, Truncated
 from mpc.compiler.operators.labels import one_hot
+from mpc.compiler.operators.masks import cut_off
 from mpc.compiler.operators.places import hot_of
 from mpc.compiler.operators.registry import handles
 
@@ -51,7 +51,7 @@ def _rows(state: Context, node: ModelNode, settings: Settings) -> None:
             "its index depends on the input, and so do the data that it reads; one of the two has to be constant",
             remedy="along the last axis GatherElements takes both",
         )
-    table = masking(state, state.numbers(data, "the table"), node.output[0])
+    table = cut_off(state, state.numbers(data, "the table"), node.output[0])
     if not np.isfinite(table).all():
         raise state.origin.refuse(
             "the table that its index reads holds infinities or NaN",

@@ -13,7 +13,7 @@ from mpc.compiler.operators import deviations
 from mpc.compiler.operators.boundless import BOUNDLESS, piecewise, within
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.facts import Exp, OnePlusExp, Root, Square, Top, Unit
-from mpc.compiler.operators.masks import MASKED, hide
+from mpc.compiler.operators.masks import MASKED, cut_factor, hide
 from mpc.compiler.operators.registry import handles
 from mpc.compiler.operators.rounding import divides_integers, divisors_of, quotient
 
@@ -103,7 +103,7 @@ def product(state: Context, left: str, right: str, out: str | None = None) -> st
         left, right = right, left
     if state.is_constant(right):
         weight = state.numbers(right, "an operand")
-        return state.scale(state.value(left), weight if out is None else masking(state, weight, out), 0.0, out)
+        return state.scale(state.value(left), weight if out is None else cut_factor(state, left, weight, out), 0.0, out)
     state.secret(left), state.secret(right)
     return state.multiply(left, right, out)
 

@@ -13,7 +13,7 @@ from mpc.compiler.operators.boundless import piecewise, within
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import difference, masking, product
 from mpc.compiler.operators.facts import Beyond, Never, Softplus, Truncated
-from mpc.compiler.operators.masks import hide
+from mpc.compiler.operators.masks import cut_off, hide
 from mpc.compiler.operators.places import hot_of
 from mpc.compiler.operators.registry import handles
 
@@ -172,7 +172,7 @@ def where(state: Context, node: ModelNode, settings: Settings) -> None:
         state.alias(out, value if state.shapes[value] == shape else state.expand(value, shape))
         return
     if state.is_constant(x) and state.is_constant(y):
-        values = [masking(state, state.numbers(name, "a branch"), out) for name in (x, y)]
+        values = [cut_off(state, state.numbers(name, "a branch"), out) for name in (x, y)]
         state.scale(state.value(condition), values[0] - values[1], values[1], out)
         return
     alike = state.shapes.get(x) == state.shapes.get(y) == state.shapes[condition]
@@ -185,9 +185,9 @@ def where(state: Context, node: ModelNode, settings: Settings) -> None:
 
 
 def _masked(state: Context, name: str, out: str) -> str:
-    """A constant branch under a name of its own; see `masking`."""
+    """A constant branch under a name of its own; see `cut_off`."""
     masked = state.fresh()
-    state.constants[masked] = masking(state, state.numbers(name, "a branch"), out)
+    state.constants[masked] = cut_off(state, state.numbers(name, "a branch"), out)
     return masked
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from mpc.compiler.graph.attributes import Constant, Sum, Take, Transpose, Weighted
-from mpc.compiler.graph.graph import Node, static
+from mpc.compiler.graph.graph import MOVES, Node, static
 from mpc.compiler.graph.hidden import Hidden
 from mpc.compiler.operators.boundless import BOUNDLESS
 from mpc.compiler.operators.context import Context
@@ -21,6 +21,8 @@ MASKED = -1e4
 """Stand for minus infinity in scores that only a softmax reads."""
 _LEAST_MASK = -1e3
 """No model learns to add so little; a mask does."""
+_LEAST_FACTOR = -1e6
+"""No score is multiplied with so little; a mask is."""
 _DEEPEST = 12
 _MOST_MOVES = 1 << 20
 """Bound the indices by which all softmaxes of a plan gather and spread what is not hidden: about 6 MB of it."""
@@ -36,6 +38,52 @@ def hide(state: Context, out: str, values: np.ndarray, where: np.ndarray | bool 
 def _cut_off(values: np.ndarray) -> np.ndarray:
     """Return what is lost of constants that become `MASKED` at least; of those that no value reaches all."""
     return np.where(values <= -BOUNDLESS, -np.inf, np.minimum(values - MASKED, 0.0))
+
+
+def cut_off(state: Context, values: np.ndarray, out: str) -> np.ndarray:
+    """Return constants of a mask that a secret chooses, or multiplies: what is less than `MASKED` becomes that.
+
+    Args:
+        out: the value that holds them.  If softmaxes alone read it, `Context.cut` has it, so that a note says where
+            scores may make up for what is lost; else constants stay as they are.
+    """
+    if not (values < MASKED).any() or not state.only_scores(out):
+        return values
+    state.cut.add(out)
+    return np.maximum(values, MASKED)
+
+
+def cut_factor(state: Context, x: str, factor: np.ndarray, out: str) -> np.ndarray:
+    """Return a factor of x as `cut_off` does: of a mask of zeros and ones, but not of numbers that are scores."""
+    if x in state.integral:
+        return cut_off(state, factor, out)
+    if (factor > _LEAST_FACTOR).all() or not state.only_scores(out):
+        return factor
+    state.note(
+        f"what it multiplies with {factor.min():.3g} counts as a mask of zeros and ones, which hides what it is one "
+        "for: shares are others where it is neither"
+    )
+    return cut_off(state, factor, out)
+
+
+def cut_of(state: Context, x: str) -> float | None:
+    """Return the size of the numbers below zero that stand for less in scores; None if none does."""
+    if not state.cut:
+        return None
+    writers, found = {node.writes: node for node in state.nodes}, []
+    seen, left = set(), [(x, -MASKED)]
+    while left:
+        name, size = left.pop()
+        seen.add(name)
+        if name in state.cut:
+            found.append(size)
+        node = writers.get(name)
+        if node is None or node.op not in ("scale", "sum", *MOVES):
+            continue
+        if node.op == "scale" and node.of(Weighted).weight.size == 1:
+            size *= abs(float(node.of(Weighted).weight.flat[0]))
+        left += [(read, size) for read in node.reads if read not in seen]
+    return min(found, default=None)
 
 
 def add_mask(state: Context, x: str, values: np.ndarray) -> str:

@@ -11,7 +11,7 @@ from mpc.compiler.graph.writer import FIX_BATCH
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import magnitude
 from mpc.compiler.operators.facts import Mean, Ordered, Square, Top
-from mpc.compiler.operators.masks import hidden_of
+from mpc.compiler.operators.masks import cut_of, hidden_of
 from mpc.compiler.operators.registry import handles
 from mpc.wires import BATCH
 
@@ -113,13 +113,20 @@ def _log_sum_exp(state: Context, x: str, axes: Sequence[int]) -> str:
     return state.sum((top, state.function("log", total)), (1.0, 1.0))
 
 
-def _maximum(state: Context, x: str, axes: Sequence[int], sign: float = 1.0, hidden: Hidden | None = None) -> str:
+def _maximum(
+    state: Context,
+    x: str,
+    axes: Sequence[int],
+    sign: float = 1.0,
+    hidden: Hidden | None = None,
+    cut: float | None = None,
+) -> str:
     """Over several axes at once; they stay with size 1."""
     shape = state.shapes[x]
     moved, back = state.last(x, axes)
     lead = state.shapes[moved][: len(shape) - len(axes)]
     flat = state.reshape(moved, (*lead, state.count(x, axes)))
-    top = state.maximum(flat if sign > 0 else state.scale(flat, -1.0), None, hidden)
+    top = state.maximum(flat if sign > 0 else state.scale(flat, -1.0), None, hidden, cut)
     top = top if sign > 0 else state.scale(top, -1.0)
     kept = tuple(1 if axis in axes else size for axis, size in enumerate(shape))
     return state.reshape(top, kept)
@@ -198,7 +205,7 @@ def softmax_of(state: Context, x: str, axes: Sequence[int], out: str | None = No
     seen, hidden = found or (x, None)
     if hidden is not None and hidden.certain:
         number = float(max(2, hidden.most))
-    rest = below(state, seen, _maximum(state, seen, axes, hidden=hidden))
+    rest = below(state, seen, _maximum(state, seen, axes, hidden=hidden, cut=cut_of(state, x)))
     powers = state.function("exp_negative", rest, known=(0.0, 1.0), hidden=hidden)
     total = state.total(powers, axes, known=(1.0, number))
     inverse = state.function("reciprocal", total, known=(1.0 / number, 1.0))

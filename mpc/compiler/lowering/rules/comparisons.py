@@ -112,6 +112,8 @@ def maximum(state: Lowering, node: Node) -> Value:
     """Compare all pairs of a few candidates at once; of more, a tournament of such groups, and wherever that suits."""
     rectify, x, hidden = node.of(Maximum).rectify, state.values[node.reads[0]], node.of(Maximum).hidden
     skipped = None if hidden is None else masked.skips(state, x, hidden)
+    if (cut := node.of(Maximum).cut) is not None:
+        masked.note_cut(state, x, skipped, cut)
     if skipped is not None:
         return masked.greatest(state, x, skipped, lambda each: greatest(state, node, each, False))
     twin = _twin(state, node, "argmax")
