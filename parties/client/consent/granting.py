@@ -234,6 +234,8 @@ def verdict(party: str, answer: party_pb2.Answer) -> Verdict:
         remedy=answer.remedy,
         operator=answer.operator,
         denied=answer.denied,
+        lacks_grant=answer.lacks_grant,
+        lacks_budget=answer.lacks_budget,
     )
 
 

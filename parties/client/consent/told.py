@@ -162,6 +162,7 @@ class Verdict:
         whose: whose word is missing.
         operator: it is the word of the party's operator, about all of it.
         denied: and that was no.
+        lacks_grant, lacks_budget: which of the owner's words would help, a grant or a budget.
     """
 
     party: str
@@ -174,3 +175,5 @@ class Verdict:
     remedy: str
     operator: bool = False
     denied: bool = False
+    lacks_grant: bool = False
+    lacks_budget: bool = False

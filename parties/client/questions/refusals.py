@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from parties.client.channels import Parties
 
 _SHOWN = 16
-_GRANT = re.compile(r"\bgrant [0-9a-f]{16}\b")
-"""A grant that is named as the reason: there is one, so the budget is not what is missing."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +65,9 @@ def private(asked: Asked, refused: PolicyError | SessionError, words: Sequence[V
     request = refused.request if isinstance(refused, WaitingError) else None
     fixes = []
     owners = not words or any(not each.operator for each in words)
-    if owners:
-        fixes.append(f"{owner} may allow it: {'; '.join(_of_owner(asked, words))}")
+    commands = _of_owner(asked, words)
+    if commands:
+        fixes.append(f"{owner} may allow it: {'; '.join(commands)}")
     if request is not None:
         if operators:
             many = "s" * (len(operators) > 1)
@@ -90,12 +88,13 @@ def private(asked: Asked, refused: PolicyError | SessionError, words: Sequence[V
 
 
 def _of_owner(asked: Asked, words: Sequence[Verdict]) -> list[str]:
-    """Return the owner's commands that matter: a grant, a budget, or both if it has said neither."""
-    mine = [each for each in words if not each.operator]
-    over = bool(mine) and all("mpc budget set" in each.remedy for each in mine)
-    had_grant = bool(mine) and all(_GRANT.search(each.why) for each in mine)
+    """Return the owner's commands that help as parties say: a grant, a budget, or both; both where none says."""
     budget = f"mpc budget set {asked.manifest.name} --epsilon E raises what all answers may cost"
-    return [*([] if over else [asked.grant]), *([] if had_grant else [budget])]
+    grants, budgets = any(each.lacks_grant for each in words), any(each.lacks_budget for each in words)
+    return [
+        *([asked.grant] if grants or not words else []),
+        *([budget] if budgets or not words else []),
+    ]
 
 
 def missing(parties: Parties, plan: Plan, bindings: Sequence[Binding]) -> list[Verdict]:

@@ -40,4 +40,11 @@ def answer(found: Allowed | Missing) -> party_pb2.Answer:
         )
     if not found.known:
         return nothing(unknown())
-    return party_pb2.Answer(dataset=found.part.name, whose=found.whose, why=found.why, remedy=found.remedy)
+    return party_pb2.Answer(
+        dataset=found.part.name,
+        whose=found.whose,
+        why=found.why,
+        remedy=found.remedy,
+        lacks_grant=found.lacks_grant,
+        lacks_budget=found.lacks_budget,
+    )

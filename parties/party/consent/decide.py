@@ -59,6 +59,7 @@ class Missing:
         known: who asks may know of it, and why it is refused.
         whose: whose word is missing: the owner's, or the operator's.
         why, remedy: for who asks.
+        lacks_grant, lacks_budget: which of the owner's words would help, a grant or a budget.
     """
 
     part: Part
@@ -66,6 +67,8 @@ class Missing:
     whose: str
     why: str
     remedy: str
+    lacks_grant: bool = False
+    lacks_budget: bool = False
 
     def error(self) -> MpcError:
         """Return the refusal as it is told."""
@@ -208,7 +211,7 @@ def _noised(
     if fault:
         more = "mpc budget set" if whose == part.owner else "policy.max_epsilon"
         remedy = f"ask {whose}: {more} {part.name} --epsilon E" if whose == part.owner else f"ask {whose}: {more}"
-        return Missing(part, reading.known, whose, fault, remedy)
+        return Missing(part, reading.known, whose, fault, remedy, lacks_budget=whose == part.owner)
     mechanisms, nearest = asked.mechanisms(part, people), -1
     for offer in reading.noised:
         dp = offer.grant.question.dp
@@ -274,9 +277,11 @@ def _missing(asked: Asked, reading: _Reading, why: str) -> Missing:
         return Missing(part, reading.known, part.owner, why, "open another collection for another question")
     if asked.is_model(part):
         remedy = f"ask {part.owner}: mpc model grant {part.name} --coordinator {who} {receivers}"
-        return Missing(part, reading.known, part.owner, why or f"{part.owner} has granted {who} no use of it", remedy)
+        why = why or f"{part.owner} has granted {who} no use of it"
+        return Missing(part, reading.known, part.owner, why, remedy, lacks_grant=True)
     remedy = (
         f"ask {part.owner}: mpc grant add {part.name} --coordinator {who} {receivers} "
         f"--epsilon E for noised answers, or --plan FILE for this plan ({plan}) exactly"
     )
-    return Missing(part, reading.known, part.owner, why or f"{part.owner} has granted {who} nothing of it", remedy)
+    said = why or f"{part.owner} has granted {who} nothing of it"
+    return Missing(part, reading.known, part.owner, said, remedy, lacks_grant=True, lacks_budget=not why)
