@@ -40,7 +40,7 @@ def pieces(*parts: Part) -> Iterator[bytes | memoryview]:
 
 def canonical(*parts: Part) -> bytes:
     """Return the encoding in one."""
-    return b"".join(pieces(*parts))
+    return b"".join(pieces(*parts))  # parts that follow are appended: see `mpc.prg.Seed.derive_encoded`
 
 
 def digest(tag: str, *parts: Part) -> bytes:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
@@ -22,6 +23,7 @@ from mpc.errors import EntropyError, ReuseError
 from mpc.kernels import cores
 
 SEED_BYTES = 32
+_DERIVE = canonical("mpc/v1/derive")
 _ZEROS = bytes(1 << 20)
 _AES_BLOCK = 16
 _BLOCK_WORDS = 2
@@ -45,7 +47,12 @@ class Seed:
 
     def derive(self, *context: Part) -> Seed:
         """Return the sub-seed for this context."""
-        return Seed(hmac.digest(self.secret, canonical("mpc/v1/derive", *context), "sha256"))
+        return self.derive_encoded(canonical(*context))
+
+    def derive_encoded(self, context: bytes) -> Seed:
+        """Return the sub-seed for a context that is encoded already; encodings of parts, one after another, are that
+        of the whole."""
+        return Seed(hmac.digest(self.secret, _DERIVE + context, "sha256"))
 
     def commitment(self) -> bytes:
         """Return H(seed), as the provider's manifest lists it; 32 bytes."""
@@ -54,7 +61,13 @@ class Seed:
 
 def _key(seed: Seed, kind: str) -> algorithms.AES:
     """The key of a stream."""
-    return algorithms.AES(seed.derive("aes", kind).secret)
+    return algorithms.AES(seed.derive_encoded(_kind(kind)).secret)
+
+
+@lru_cache(maxsize=256)
+def _kind(kind: str) -> bytes:
+    """Encode the context of a stream's key: there are few kinds, and many streams of each."""
+    return canonical("aes", kind)
 
 
 def _fill(key: algorithms.AES, view: memoryview, block: int = 0) -> None:
@@ -183,7 +196,7 @@ class Draws:
 
     def __init__(self, seed: Seed, *context: Part) -> None:
         self._seed = seed
-        self._context = context
+        self._context = canonical(*context)
         self._used: set[bytes] = set()
 
     def sub_seed(self, *label: Part) -> Seed:
@@ -192,4 +205,4 @@ class Draws:
         if key in self._used:
             raise ReuseError(f"drawn twice: {'/'.join(str(part) for part in label)}")
         self._used.add(key)
-        return self._seed.derive(*self._context, *label)
+        return self._seed.derive_encoded(self._context + key)

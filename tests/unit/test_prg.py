@@ -31,6 +31,13 @@ contexts = st.lists(parts, max_size=4)
 # ------------------------------------------------------------------ the independent implementation
 
 
+def test_draws_are_derived_from_the_whole_context() -> None:
+    draws = Draws(Seed(bytes(32)), "bundle", b"session", 7)
+    assert draws.sub_seed("gate", "value", "alice") == Seed(bytes(32)).derive(
+        "bundle", b"session", 7, "gate", "value", "alice"
+    )
+
+
 def test_the_tests_own_aes_is_aes() -> None:
     """FIPS 197, appendix C.3; SP 800-38A, F.1.5."""
     key, block = bytes(range(32)), bytes.fromhex("00112233445566778899aabbccddeeff")
