@@ -19,6 +19,7 @@ from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from parties.addresses import check_name, is_host_name
+from parties.trust.known import Known
 from parties.trust.revocation import Revocations
 
 Clock = Callable[[], float]
@@ -37,16 +38,23 @@ class Trust:
         authorities: the certificates of our own CA file, in its order.
         members: names of the cluster's processes as far as our config says: nobody else may be called so.
         revoked: the certificates that a CA has taken back; None if no list is configured.
+        known: keys of certificates that were accepted as somebody's, of those who sign.
     """
 
     authorities: tuple[x509.Certificate, ...] = field(repr=False)
     members: frozenset[str] = frozenset()
     revoked: Revocations | None = field(default=None, repr=False)
+    known: Known = field(default_factory=Known, init=False, repr=False, compare=False)
 
     @property
     def is_development(self) -> bool:
         """Is one of the CAs the development CA that `mpc up` makes?"""
         return any(common_name(authority) == DEVELOPMENT_CA for authority in self.authorities)
+
+    @property
+    def lists(self) -> int:
+        """Return a number that grows whenever revocation lists change."""
+        return 0 if self.revoked is None else self.revoked.refresh()
 
     def fault(
         self, chain: Sequence[x509.Certificate], name: str | None, now: datetime.datetime, *, serves: bool = False

@@ -12,6 +12,7 @@ import ssl
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -22,6 +23,7 @@ from mpc.errors import ConfigError, IntegrityError
 from parties.config.models import TlsConfig
 from parties.trust import pem
 from parties.trust.chains import Clock, Trust, common_name
+from parties.trust.known import Question
 from parties.trust.revocation import Revocations
 
 CA_CERTIFICATE, CA_KEY = "ca.pem", "ca.key"
@@ -94,6 +96,11 @@ class Identity:
         end = min(certificate.not_valid_after_utc for certificate in chain)
         return cls(common_name(chain[0]), certificate_pem, key_pem, ca_pem, end, trust, client_context(tls))
 
+    @cached_property
+    def _private(self) -> ec.EllipticCurvePrivateKey:
+        """Parse the key, once: that takes as long as a signature."""
+        return pem.private_key(self.key_pem, Path(KEY))
+
     def days_left(self, clock: Clock = time.time) -> float:
         """Return the days until the certificate ends."""
         return (self.not_after.timestamp() - clock()) / 86400
@@ -117,8 +124,7 @@ def client_context(tls: TlsConfig) -> ssl.SSLContext:
 
 def sign(identity: Identity, message: bytes) -> bytes:
     """Sign a domain tag and `message` with ECDSA-SHA256 (DER)."""
-    key = pem.private_key(identity.key_pem, Path(KEY))
-    return key.sign(_DOMAIN + message, ec.ECDSA(hashes.SHA256()))
+    return identity._private.sign(_DOMAIN + message, ec.ECDSA(hashes.SHA256()))
 
 
 def verify(
@@ -137,20 +143,33 @@ def verify(
         certificate_pem: the signer's certificate and, behind it, the intermediates that lead to a CA of ours.
         serves: the certificate must be good for a server, as a process's is; a client's need not be.
     """
-    try:
-        chain = pem.certificates(certificate_pem, Path(CERTIFICATE))
-    except ConfigError:
-        raise _rejected("its certificate cannot be read", expected_name) from None
-    fault = trust.fault(chain, expected_name, datetime.datetime.fromtimestamp(clock(), datetime.UTC), serves=serves)
-    if fault:
-        raise _rejected(f"its certificate {fault}", expected_name)
-    public = chain[0].public_key()
-    if not isinstance(public, ec.EllipticCurvePublicKey):  # `fault` has said so already; this is for the type checker
-        raise _rejected("its key is not ECDSA P-256", expected_name)
+    now = datetime.datetime.fromtimestamp(clock(), datetime.UTC)
+    question = (certificate_pem, expected_name, serves, trust.lists)
+    public = trust.known.key(question, now)
+    if public is None:
+        public = _believed(trust, certificate_pem, expected_name, now, serves, question)
     try:
         public.verify(signature, _DOMAIN + message, ec.ECDSA(hashes.SHA256()))
     except InvalidSignature:
         raise _rejected("it does not match the bytes", expected_name) from None
+
+
+def _believed(
+    trust: Trust, certificate_pem: bytes, name: str, now: datetime.datetime, serves: bool, question: Question
+) -> ec.EllipticCurvePublicKey:
+    """Return the key of a certificate that is accepted, and remember that it was; raise IntegrityError if it is not."""
+    try:
+        chain = pem.certificates(certificate_pem, Path(CERTIFICATE))
+    except ConfigError:
+        raise _rejected("its certificate cannot be read", name) from None
+    fault = trust.fault(chain, name, now, serves=serves)
+    if fault:
+        raise _rejected(f"its certificate {fault}", name)
+    public = chain[0].public_key()
+    if not isinstance(public, ec.EllipticCurvePublicKey):  # `fault` has said so already; this is for the type checker
+        raise _rejected("its key is not ECDSA P-256", name)
+    trust.known.keep(question, public, now, [*chain, *trust.authorities])
+    return public
 
 
 def _rejected(why: str, name: str) -> IntegrityError:

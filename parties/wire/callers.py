@@ -90,10 +90,9 @@ class Callers(grpc.ServerInterceptor):
         Args:
             own, between: the caller's certificate, and those that it showed behind it (PEM).
         """
-        revoked = self._trust.revoked
-        if revoked is None:
+        if self._trust.revoked is None:
             between = b""
-        key = (own, hashlib.sha256(between).digest(), 0 if revoked is None else revoked.refresh())
+        key = (own, hashlib.sha256(between).digest(), self._trust.lists)
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)

@@ -71,7 +71,7 @@ class Verified(grpc.Channel):
                 raise ValueError("the channel is closed")
             now, used_at = time.monotonic(), self._used_at
             self._used_at = now
-            changed = self._lists() != self._revocations
+            changed = self._identity.trust.lists != self._revocations
             return None if self._suspect or changed or now - used_at > FRESH else self._inner
 
     def ready(self, timeout: float | None) -> grpc.Channel:
@@ -97,7 +97,7 @@ class Verified(grpc.Channel):
 
     def _look(self, looking: Future[grpc.Channel], seconds: float) -> None:
         try:
-            revocations = self._lists()
+            revocations = self._identity.trust.lists
             before = "" if self._seen is None else self._seen.target
             seen = look(self._identity, self._name, self._address, seconds, before)
             with self._lock:
@@ -122,10 +122,6 @@ class Verified(grpc.Channel):
             self._looking = None
             self._used_at = time.monotonic()
         return looking
-
-    def _lists(self) -> int:
-        revoked = self._identity.trust.revoked
-        return 0 if revoked is None else revoked.refresh()
 
     def ended(self, code: grpc.StatusCode | None) -> None:
         """Note how a call ended: after a lost connection, the process may come back with another certificate."""

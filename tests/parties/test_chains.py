@@ -223,6 +223,34 @@ def test_a_list_is_read_again(root: Issuer, tmp_path: Path) -> None:
     assert revoked.contains(leaf)
 
 
+def test_a_signer_that_was_believed_before(root: Issuer, tmp_path: Path) -> None:
+    path, passed = tmp_path / "crl.pem", [0.0]
+    path.write_bytes(root.revoked([]))
+    trust = Trust((root.certificate,), frozenset(), Revocations(path, [root.certificate], lambda: passed[0]))
+    tls = root.leaf("alice", tmp_path / "alice", uses=[ExtendedKeyUsageOID.CLIENT_AUTH])
+    signer, leaf = Identity.load(tls), leaf_of(tls)
+    signature, now = sign(signer, b"x"), NOW.timestamp() + 60
+
+    def check(signed: bytes = b"x", clock: float = now, serves: bool = False) -> None:
+        verify(trust, signer.certificate_pem, "alice", signed, signature, lambda: clock, serves=serves)
+
+    check()
+    check()
+    for match, wrong in {
+        "does not match": {"signed": b"y"},
+        "not meant for a server": {"serves": True},
+        "expired": {"clock": leaf.not_valid_after_utc.timestamp() + 1},
+        "not valid before": {"clock": leaf.not_valid_before_utc.timestamp() - 1},
+    }.items():
+        with pytest.raises(IntegrityError, match=match):
+            check(**wrong)
+    check()
+    path.write_bytes(root.revoked([leaf]))
+    passed[0] += 2
+    with pytest.raises(IntegrityError, match="revoked"):
+        check()
+
+
 def test_lists_that_are_none(root: Issuer, tmp_path: Path) -> None:
     path = tmp_path / "crl.pem"
     for content in (b"", b"garbage", pem.encode(root.certificate), root.revoked([])[:-30]):
