@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import cast
+from weakref import WeakKeyDictionary
 
 import grpc
 
@@ -95,10 +96,17 @@ def answered_in_time(context: grpc.ServicerContext) -> Iterator[None]:
         _answer_by.reset(token)
 
 
+_SHOWN: WeakKeyDictionary[grpc.ServicerContext, Mapping[str, Sequence[bytes]]] = WeakKeyDictionary()
+"""What each call's TLS has shown: it is asked for several times a call, and gRPC makes it anew each time."""
+
+
 def shown_by(context: grpc.ServicerContext, what: str) -> Sequence[bytes]:
     """Return what the caller's TLS has shown, by gRPC's name for it; nothing if it has shown none."""
-    # gRPC's types say bytes, and it gives a list of them.
-    return cast("Mapping[str, Sequence[bytes]]", context.auth_context()).get(what, ())
+    shown = _SHOWN.get(context)
+    if shown is None:
+        # gRPC's types say bytes, and it gives a list of them.
+        shown = _SHOWN[context] = cast("Mapping[str, Sequence[bytes]]", context.auth_context())
+    return shown.get(what, ())
 
 
 def caller(context: grpc.ServicerContext) -> str:
