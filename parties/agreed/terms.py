@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from mpc.encoding import digest
 from mpc.errors import SessionError
@@ -51,7 +52,7 @@ class Terms:
         if any(len(nonce) != NONCE_BYTES for nonce in self.nonces) or len(set(self.nonces)) != len(self.nonces):
             raise SessionError("a session's nonces are 32 bytes each and all different")
 
-    @property
+    @cached_property
     def session_id(self) -> bytes:
         """32 bytes."""
         return digest(

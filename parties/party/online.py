@@ -80,8 +80,8 @@ class Online:
             counters.runs.labels(state="revealed").inc()
             counters.rounds.inc(run.rounds)
             counters.sent_bytes.inc(run.sent_bytes)
-            self._log_end(run)
             run.done.set()
+            self._log_end(run)
         except MpcError as error:
             self._abort(error)
         except Exception as error:

@@ -136,6 +136,8 @@ class Run:
 
     def shrink(self) -> int:
         """Let go of everything but the outputs; the bytes that are free now."""
+        if self._party is None:
+            return 0
         freed, self.held = self.held, 0
         if self.delivery is not None:
             self.delivery.give_up()
