@@ -98,21 +98,21 @@ def select(
     centre = ONE << np.uint64(bits - shift)
     threshold = ONE << np.uint64(bits + 1)
     wrap = fold(ONE << np.uint64(61 - shift))
-    size = min(_BLOCK, stop - start)
-    factors, others = np.empty(size, dtype=np.uint64), np.empty(size, dtype=np.uint64)
     for k in range(c.shape[0]):
         for first in range(start, stop, _BLOCK):
             places = slice(first, min(first + _BLOCK, stop))
             total = out[places]
             opened, flips, bit = c[k][places], e[k][places], beta[k][places]
             root, both = r1[k][places], beta_r1[k][places]
+            wrapped = ZERO
             for i in range(total.size):
                 flip = ZERO - np.uint64(flips[i])  # all ones or none: no branch, which would be taken at random
-                factors[i] = (sub_mod(one, bit[i]) & flip) | (bit[i] & ~flip)
-                others[i] = sub_mod(total[i], (sub_mod(root[i], both[i]) & flip) | (both[i] & ~flip))
-            for i in range(total.size):
-                value = sub_mod(opened[i] >> f, centre)
-                total[i] = add_mod(others[i], mul_mod(value, factors[i]))
+                factor = (sub_mod(one, bit[i]) & flip) | (bit[i] & ~flip)
+                other = sub_mod(total[i], (sub_mod(root[i], both[i]) & flip) | (both[i] & ~flip))
+                total[i] = add_mod(other, mul_mod(sub_mod(opened[i] >> f, centre), factor))
+                wrapped |= opened[i] - threshold  # its top bit, where c is smaller
+            if wrapped >> np.uint64(63) == ZERO:
+                continue
             for i in range(total.size):
                 if opened[i] < threshold:
                     row = first + i
