@@ -169,7 +169,8 @@ class LeafTags(SparseTags):
         size: of the comparisons.
         comparison: whose leaf bits they are.
         one: this party's share of the word of the bit 1.
-        leaves: returns of some comparisons the words that are looked up, where, and the words of the masks.
+        leaves: returns of some comparisons the words that are looked up and where, each (2 K, comparisons), and the
+            words of the masks, (comparisons, 2 K).
         mask: the tags of the masks.
     """
 
@@ -177,7 +178,7 @@ class LeafTags(SparseTags):
         width = comparison.leaf_width
         super().__init__((size,), width, None, self._masked, size * width)
         object.__setattr__(self, "_looked_up", (one, leaves))
-        object.__setattr__(self, "_masks", (mask, comparison.selectors.words[0]))
+        object.__setattr__(self, "_masks", (mask, comparison.selectors.mask))
 
     _looked_up: tuple[np.uint64, Leaves]
     _masks: tuple[BitTags, np.ndarray]
@@ -186,10 +187,10 @@ class LeafTags(SparseTags):
         """Return words in a row, of whole comparisons."""
         one, leaves = self._looked_up
         words, places, under = leaves(start // self.width, stop // self.width)
-        count = words.shape[1] // 2
-        over = np.where(places[:, count:] >= 0, words[:, count:], np.uint64(0))
-        equal = np.where(places[:, :count] >= 0, words[:, :count], one) ^ over
-        return (np.concatenate([over, equal[:, :-1]], axis=1) ^ under[:, :-1]).reshape(-1)
+        count = len(words) // 2
+        over = np.where(places[count:] >= 0, words[count:], np.uint64(0))
+        equal = np.where(places[:count] >= 0, words[:count], one) ^ over
+        return (np.concatenate([over, equal[:-1]]).T ^ under[:, :-1]).reshape(-1)
 
     def fold(self, opened: np.ndarray, one: np.uint64, coins: WordCoins, sums: np.ndarray) -> None:
         """Add up as of other tags, in one loop over what is looked up; and keep for `TagLane.resolve` what the opened
@@ -243,9 +244,9 @@ class TagLane(Lane):
             return SparseTags((size,), c.leaf_width, None, part, size * c.leaf_width), sign
 
         def leaves(start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            places = np.empty((stop - start, c.mask_width), dtype=np.int64)
+            places = np.empty((c.mask_width, stop - start), dtype=np.int64)
             kernels.find_words(values, first, second, start, c.bits, c.shifts, c.widths, places)
-            under = view_words(tags(mask).part(start * c.mask_width, stop * c.mask_width).reshape(places.shape))
+            under = view_words(tags(mask).part(start * c.mask_width, stop * c.mask_width).reshape(-1, c.mask_width))
             return tags(table).at(places), places, under
 
         return LeafTags(size, c, self.bit_one, leaves, tags(mask)), sign

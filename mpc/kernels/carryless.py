@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from mpc.kernels.scalar import ONE, THREE
 
 _INSTRUCTION, _FEATURE = "llvm.x86.pclmulqdq", "+pclmul"
+_PAIR = ir.VectorType(ir.IntType(64), 2)
 _EVERY_FOURTH = tuple(np.uint64(0x1111111111111111 << first) for first in range(4))
 _SWAPPED = tuple((np.uint64(size), np.uint64(((1 << 64) - 1) // ((1 << size) + 1))) for size in (1, 2, 4, 8, 16, 32))
 
@@ -26,19 +28,67 @@ def multiply_carryless(typing_context: Any, a: Any, b: Any) -> Any:
     signature = types.UniTuple(types.uint64, 2)(types.uint64, types.uint64)
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        if _FEATURE not in context.codegen().magic_tuple()[2].split(","):
+        if not _has_instruction(context):
             return context.compile_internal(builder, multiply_by_integers.py_func, sig, args)
-        place, pair = ir.IntType(32), ir.VectorType(ir.IntType(64), 2)
-        kind = ir.FunctionType(pair, [pair, pair, ir.IntType(8)])
-        known = builder.module.globals.get(_INSTRUCTION)
-        multiply = known if known is not None else ir.Function(builder.module, kind, _INSTRUCTION)
-        nothing = ir.Constant(pair, [0, 0])
-        operands = [builder.insert_element(nothing, each, ir.Constant(place, 0)) for each in args]
-        product = builder.call(multiply, [*operands, ir.Constant(ir.IntType(8), 0)])
-        high, low = (builder.extract_element(product, ir.Constant(place, at)) for at in (1, 0))
-        return context.make_tuple(builder, sig.return_type, (high, low))
+        return context.make_tuple(builder, sig.return_type, _both_words(builder, _multiply(builder, *args)))
 
     return signature, emit
+
+
+@intrinsic
+def dot_carryless(typing_context: Any, a: Any, b: Any) -> Any:
+    """Return (high, low) words of the sum of the products of a and b, place by place; contiguous, (N,) uint64.
+
+    Operands are read into the registers that the instruction takes, and sums stay in one: moving words there and back
+    takes longer than to multiply them.
+    """
+    signature = types.UniTuple(types.uint64, 2)(a, b)
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        if not _has_instruction(context):
+            return context.compile_internal(builder, dot_by_integers.py_func, sig, args)
+        left, right = (
+            context.make_array(kind)(context, builder, each) for kind, each in zip(sig.args, args, strict=True)
+        )
+        total = cgutils.alloca_once_value(builder, ir.Constant(_PAIR, [0, 0]))
+        with cgutils.for_range(builder, left.nitems) as loop:
+            words = [builder.load(builder.gep(each.data, [loop.index])) for each in (left, right)]
+            builder.store(builder.xor(builder.load(total), _multiply(builder, *words)), total)
+        return context.make_tuple(builder, sig.return_type, _both_words(builder, builder.load(total)))
+
+    return signature, emit
+
+
+def _has_instruction(context: Any) -> bool:
+    return _FEATURE in context.codegen().magic_tuple()[2].split(",")
+
+
+def _multiply(builder: Any, a: Any, b: Any) -> Any:
+    """Emit the product of two words, as a pair."""
+    kind = ir.FunctionType(_PAIR, [_PAIR, _PAIR, ir.IntType(8)])
+    known = builder.module.globals.get(_INSTRUCTION)
+    multiply = known if known is not None else ir.Function(builder.module, kind, _INSTRUCTION)
+    nothing, place = ir.Constant(_PAIR, [0, 0]), ir.Constant(ir.IntType(32), 0)
+    return builder.call(
+        multiply, [*(builder.insert_element(nothing, each, place) for each in (a, b)), ir.Constant(ir.IntType(8), 0)]
+    )
+
+
+def _both_words(builder: Any, pair: Any) -> tuple[Any, Any]:
+    """Emit (high, low) of a pair."""
+    high, low = (builder.extract_element(pair, ir.Constant(ir.IntType(32), at)) for at in (1, 0))
+    return high, low
+
+
+@njit
+def dot_by_integers(a: np.ndarray, b: np.ndarray) -> tuple[np.uint64, np.uint64]:
+    """Return (high, low) as `dot_carryless` does, by products of integers."""
+    high, low = np.uint64(0), np.uint64(0)
+    for i in range(a.size):
+        more, less = multiply_by_integers(a[i], b[i])
+        high ^= more
+        low ^= less
+    return high, low
 
 
 @njit

@@ -9,10 +9,13 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from mpc.kernels.carryless import multiply_carryless, reduce_carryless
+from mpc.kernels.carryless import dot_carryless, multiply_carryless, reduce_carryless
 from mpc.kernels.conjunctions import _gather_words
 from mpc.kernels.scalar import ONE, ZERO, add_mod, compiled, mul_mod, swap_bytes
 
+_BLOCK = 512
+"""Elements whose words are joined at one time, before they are multiplied."""
+_SIGN = np.int64(63)
 _SUMS = 64
 """Sums that are kept side by side, as a compiler adds them up at one time."""
 
@@ -62,27 +65,30 @@ def find_words(
 ) -> None:
     """Find where the words of leaf bits lie in a table, at the public values[first] - values[second]; see `look_up`.
 
-    Shapes: places (comparisons, 2 K) int64, of those from `start` on, of each chunk the word of [r >= c] and, behind K,
+    Shapes: places (2 K, comparisons) int64, of those from `start` on, of each chunk the word of [r >= c] and, behind K,
     that of [r > c]; -1 where nothing can exceed c, and -2 where nothing can be less: there words are those of the bits
     0 and 1.
     """
     rows = values.shape[1]
     size, count, low = first.size * rows, shifts.size, (ONE << np.uint64(bits)) - ONE
     pair, row, done = start // rows, start % rows, 0
-    while done < places.shape[0]:
-        number = min(rows - row, places.shape[0] - done)
+    while done < places.shape[1]:
+        number = min(rows - row, places.shape[1] - done)
         left = values[max(first[pair], 0), row : row + number]
         right = values[max(second[pair], 0), row : row + number]
         of_left, of_right = (low if first[pair] >= 0 else ZERO), (low if second[pair] >= 0 else ZERO)
-        for i in range(number):
-            c, offset = ((left[i] & of_left) - (right[i] & of_right)) & low, 0
-            for j in range(count):
-                chunk = (ONE << widths[j]) - ONE
-                last, place = np.int64(chunk), np.int64((c >> shifts[j]) & chunk)
-                here = offset + last * (start + done + i) + place - 1
-                places[done + i, j] = here if place > 0 else -2
-                places[done + i, count + j] = here + 1 if place < last else -1
-                offset += last * size
+        offset = 0
+        for j in range(count):
+            chunk, shift = (ONE << widths[j]) - ONE, shifts[j]
+            last, at = np.int64(chunk), offset + np.int64(chunk) * (start + done) - 1
+            least, above = places[j][done : done + number], places[count + j][done : done + number]
+            for i in range(number):
+                c = ((left[i] & of_left) - (right[i] & of_right)) & low
+                place = np.int64((c >> shift) & chunk)
+                here = at + last * i + place
+                least[i] = here if place > 0 else -2
+                above[i] = here + 1 if place < last else -1
+            offset += last * size
         pair, row, done = pair + 1, 0, done + number
 
 
@@ -190,6 +196,18 @@ def _add_row(
     return high ^ over, middle ^ more ^ under, low ^ less
 
 
+@njit(inline="always")
+def _add_columns(totals: np.ndarray, columns: np.ndarray, sums: np.ndarray) -> None:
+    """Add to sums (1,) of each column the sum of its words times the coins of rows, times the column's coin.
+
+    Shapes: totals (columns, 2), (high, low) each.
+    """
+    total = (ZERO, ZERO, ZERO)
+    for k in range(columns.size):
+        total = _add_row(total, totals[k, 0], totals[k, 1], columns[k])
+    sums[0] ^= reduce_carryless(total[0], total[1], total[2])
+
+
 @compiled
 def fold_words(
     words: np.ndarray, opened: np.ndarray, one: np.uint64, columns: np.ndarray, rows: np.ndarray, sums: np.ndarray
@@ -198,16 +216,18 @@ def fold_words(
 
     Shapes: words (N, width); opened (N,) uint64; columns (width,) and rows (N,), coins of a word's place and element.
     """
-    total = (ZERO, ZERO, ZERO)
-    for i in range(words.shape[0]):
-        bits, above, below = opened[i], ZERO, ZERO
+    totals, room = np.zeros((columns.size, 2), dtype=np.uint64), np.empty(_BLOCK, dtype=np.uint64)
+    for first in range(0, words.shape[0], _BLOCK):
+        some, bits, coins = words[first : first + _BLOCK], opened[first : first + _BLOCK], rows[first : first + _BLOCK]
+        off = room[: bits.size]
         for k in range(columns.size):
-            off = words[i, k] ^ (one & _every(bits >> np.uint64(k)))
-            more, less = multiply_carryless(off, columns[k])
-            above ^= more
-            below ^= less
-        total = _add_row(total, above, below, rows[i])
-    sums[0] ^= reduce_carryless(total[0], total[1], total[2])
+            place = np.uint64(k)
+            for i in range(bits.size):
+                off[i] = some[i, k] ^ (one & _every(bits[i] >> place))
+            high, low = dot_carryless(off, coins)
+            totals[k, 0] ^= high
+            totals[k, 1] ^= low
+    _add_columns(totals, columns, sums)
 
 
 @compiled
@@ -226,28 +246,46 @@ def fold_leaves(
     """Add to sums the words of leaf bits, under those of their masks, as `fold_words` does; and compute what of the
     masks enters `resolve_words`, which so reads none.
 
-    Shapes: words, at the places of `find_words`, and mask (N, 2 K); opened (N,), 2 K - 1 bits each; selector as of
-    `resolve_words`; selected (N,).
+    Shapes: words, at the places of `find_words`, (2 K, N); mask (N, 2 K); opened (N,), 2 K - 1 bits each; selector
+    (opened words,), bit k says whether word k of the masks enters the sum; selected (N,).
     """
-    total = (ZERO, ZERO, ZERO)
-    count = words.shape[1] // 2
-    for i in range(words.shape[0]):
-        bits, above, below = opened[i], ZERO, ZERO
-        selected[i] = _selected(mask[i], selector[bits])
+    count = words.shape[0] // 2
+    totals, room = np.zeros((columns.size, 2), dtype=np.uint64), np.empty(_BLOCK, dtype=np.uint64)
+    planes, wanted = np.empty((2 * count, _BLOCK), dtype=np.uint64), np.empty(_BLOCK, dtype=np.uint64)
+    for first in range(0, opened.size, _BLOCK):
+        part = slice(first, min(first + _BLOCK, opened.size))
+        bits, masks, coins, chosen = opened[part], mask[part], rows[part], selected[part]
+        off = room[: bits.size]
+        for i in range(bits.size):
+            wanted[i] = selector[bits[i]]
+            chosen[i] = ZERO
+        for k in range(2 * count):
+            plane, place = planes[k], np.uint64(k)
+            for i in range(bits.size):
+                plane[i] = masks[i, k]
+            for i in range(bits.size):
+                chosen[i] ^= plane[i] & _every(wanted[i] >> place)
         for j in range(count):
-            over = words[i, count + j] if places[i, count + j] >= 0 else ZERO
-            off = over ^ mask[i, j] ^ (one & _every(bits >> np.uint64(j)))
-            more, less = multiply_carryless(off, columns[j])
-            above ^= more
-            below ^= less
-            if j < count - 1:
-                least = words[i, j] if places[i, j] >= 0 else one
-                off = least ^ over ^ mask[i, count + j] ^ (one & _every(bits >> np.uint64(count + j)))
-                more, less = multiply_carryless(off, columns[count + j])
-                above ^= more
-                below ^= less
-        total = _add_row(total, above, below, rows[i])
-    sums[0] ^= reduce_carryless(total[0], total[1], total[2])
+            above, is_above, place = words[count + j][part], places[count + j][part], np.uint64(j)
+            under = planes[j]
+            for i in range(bits.size):
+                over = above[i] & ~np.uint64(is_above[i] >> _SIGN)
+                off[i] = over ^ under[i] ^ (one & _every(bits[i] >> place))
+            high, low = dot_carryless(off, coins)
+            totals[j, 0] ^= high
+            totals[j, 1] ^= low
+            if j == count - 1:
+                continue
+            least, is_least, place = words[j][part], places[j][part], np.uint64(count + j)
+            under = planes[count + j]
+            for i in range(bits.size):
+                over, none = above[i] & ~np.uint64(is_above[i] >> _SIGN), np.uint64(is_least[i] >> _SIGN)
+                equal = over ^ (least[i] & ~none) ^ (one & none)
+                off[i] = equal ^ under[i] ^ (one & _every(bits[i] >> place))
+            high, low = dot_carryless(off, coins)
+            totals[count + j, 0] ^= high
+            totals[count + j, 1] ^= low
+    _add_columns(totals, columns, sums)
 
 
 @compiled

@@ -14,7 +14,13 @@ from numba import njit, types
 from mpc import kernels
 from mpc.comparison import Comparison
 from mpc.encoding import view_words
-from mpc.kernels.carryless import multiply_by_integers, multiply_carryless, reduce_carryless
+from mpc.kernels.carryless import (
+    dot_by_integers,
+    dot_carryless,
+    multiply_by_integers,
+    multiply_carryless,
+    reduce_carryless,
+)
 from mpc.tags import BitTags, LeafTags, SparseTags, WordCoins
 from tests.support.constant_time import branches_for_selects, compiled, leaks
 
@@ -44,6 +50,11 @@ def reduced(high: np.uint64, middle: np.uint64, low: np.uint64) -> np.uint64:
     return reduce_carryless(high, middle, low)
 
 
+@njit
+def dot_by_processor(a: np.ndarray, b: np.ndarray) -> tuple[np.uint64, np.uint64]:
+    return dot_carryless(a, b)
+
+
 inlined = njit(inline="always")(multiply_by_integers.py_func)
 
 
@@ -58,6 +69,14 @@ def test_products_are_those_of_polynomials(a: int, b: int) -> None:
     for multiply in (by_processor, multiply_by_integers):
         high, low = multiply(np.uint64(a), np.uint64(b))
         assert (int(high) << 64) | int(low) == product(a, b)
+
+
+@given(words=st.lists(st.tuples(WORDS, WORDS), max_size=9))
+def test_sums_of_products_are_those_of_polynomials(words: list[tuple[int, int]]) -> None:
+    a, b = (np.array([word[side] for word in words], dtype=np.uint64) for side in (0, 1))
+    for dot in (dot_by_processor, dot_by_integers):
+        high, low = dot(a, b)
+        assert (int(high) << 64) | int(low) == reduce(xor, [product(*word) for word in words], 0)
 
 
 @given(high=WORDS, middle=WORDS, low=WORDS)
@@ -83,10 +102,13 @@ def test_the_modulus_is_irreducible() -> None:
 @pytest.mark.parametrize("width", [1, 7, 9])
 def test_words_are_folded_with_a_coin_of_the_element_and_one_of_the_place(width: int) -> None:
     rng = np.random.default_rng(width)
-    words, rows, columns = (rng.integers(0, 1 << 64, shape, dtype=np.uint64) for shape in ((20, width), 20, width))
-    opened, one = rng.integers(0, 1 << width, 20, dtype=np.uint64), np.uint64(rng.integers(0, 1 << 63))
+    count = 530  # more than are joined at one time
+    words, rows, columns = (
+        rng.integers(0, 1 << 64, shape, dtype=np.uint64) for shape in ((count, width), count, width)
+    )
+    opened, one = rng.integers(0, 1 << width, count, dtype=np.uint64), np.uint64(rng.integers(0, 1 << 63))
     expected = 5
-    for element in range(20):
+    for element in range(count):
         for place in range(width):
             off = int(words[element, place]) ^ (int(one) if int(opened[element]) >> place & 1 else 0)
             expected ^= remainder(product(remainder(product(off, int(columns[place]))), int(rows[element])))
@@ -98,18 +120,24 @@ def test_words_are_folded_with_a_coin_of_the_element_and_one_of_the_place(width:
 @pytest.mark.parametrize("chunks", [1, 2, 4])
 def test_leaf_words_are_folded_as_if_they_were_masked_first(chunks: int) -> None:
     rng = np.random.default_rng(chunks)
-    comparison, count = Comparison(3 * chunks, chunks), 300
-    found = [rng.integers(0, 1 << 64, (count, 2 * chunks), dtype=np.uint64) for _ in range(2)]
-    found.insert(1, rng.integers(-2, 2, (count, 2 * chunks)))
+    comparison, count = Comparison(3 * chunks, chunks), 530
+    words, places = (
+        rng.integers(0, 1 << 64, (2 * chunks, count), dtype=np.uint64),
+        rng.integers(-2, 2, (2 * chunks, count)),
+    )
+    under = rng.integers(0, 1 << 64, (count, 2 * chunks), dtype=np.uint64)
     opened, one = rng.integers(0, 2 << (2 * chunks - 2), count, dtype=np.uint64), np.uint64(rng.integers(1, 1 << 63))
     rows, columns = (rng.integers(0, 1 << 64, size, dtype=np.uint64) for size in (count, 2 * chunks - 1))
     coins = WordCoins(columns, lambda start, stop: rows[start:stop])
-    masks = SparseTags((count,), 2 * chunks, None, lambda start, stop: found[2].reshape(-1)[start:stop], found[2].size)
+    masks = SparseTags((count,), 2 * chunks, None, lambda start, stop: under.reshape(-1)[start:stop], under.size)
     leaves = LeafTags(
         count,
         comparison,
         one,
-        lambda start, stop: (found[0][start:stop], found[1][start:stop], view_words(found[2][start:stop])),
+        lambda start, stop: (
+            *(np.ascontiguousarray(x[:, start:stop]) for x in (words, places)),
+            view_words(under[start:stop]),
+        ),
         masks,
     )
     sums, expected = (np.array([5], dtype=np.uint64) for _ in range(2))
@@ -119,7 +147,7 @@ def test_leaf_words_are_folded_as_if_they_were_masked_first(chunks: int) -> None
     chosen = comparison.selectors.words[0][opened][:, : 2 * chunks].astype(bool)
     selected = masks.take_selected()
     assert selected is not None and masks.take_selected() is None
-    np.testing.assert_array_equal(selected, np.bitwise_xor.reduce(np.where(chosen, found[2], np.uint64(0)), axis=1))
+    np.testing.assert_array_equal(selected, np.bitwise_xor.reduce(np.where(chosen, under, np.uint64(0)), axis=1))
 
 
 def test_no_time_of_the_products_by_integers_depends_on_a_secret() -> None:

@@ -97,7 +97,7 @@ LOOPS: dict[str, tuple[tuple[types.Type, ...], tuple[str, ...]]] = {
         ("node", "fresh"),
     ),
     "fold_leaves": (
-        (of(U64, 2), of(I64, 2), of(U64, 2), MASK, U64, MASK, MASK, of(I8, 2), MASK, MASK),
+        (of(U64, 2), of(I64, 2), of(U64, 2), MASK, U64, MASK, MASK, of(U8), MASK, MASK),
         ("words", "mask", "selected", "sums"),
     ),
     "fold_words": ((of(U64, 2), MASK, U64, MASK, MASK, MASK), ("words", "sums")),
