@@ -125,8 +125,7 @@ def convolve(x: np.ndarray, filters: Filters, offset: np.ndarray | None = None) 
         for chosen, right in filters.parts():
             _by_patches(x, right, filters.windows, base[:, chosen], out[:, chosen])
     else:
-        out[:] = base
-        _by_tiles(np.ascontiguousarray(x), filters, across, out)
+        _by_tiles(np.ascontiguousarray(x), filters, across, base, out)
     return out
 
 
@@ -195,8 +194,8 @@ def _columns(x: np.ndarray, windows: Windows, block: tuple[slice, ...], groups: 
 # --------------------------------------------------------------------- tiles
 
 
-def _by_tiles(x: np.ndarray, filters: Filters, counts: tuple[int, int], out: np.ndarray) -> None:
-    """Add the convolution to `out`, the tiles of a few images at a time."""
+def _by_tiles(x: np.ndarray, filters: Filters, counts: tuple[int, int], base: np.ndarray, out: np.ndarray) -> None:
+    """Compute out = base + the convolution, the tiles of a few images at a time."""
     (down, across), points = counts, filters.points
     o, c = points.shape[1:]
     high, wide = (TILE + 1 - k for k in filters.windows.kernel)
@@ -216,7 +215,7 @@ def _by_tiles(x: np.ndarray, filters: Filters, counts: tuple[int, int], out: np.
             kernels.tiles_to_points(data)
             _multiply_points(data.reshape(-1, c, count), points, at_points.reshape(-1, o, count))
             kernels.points_to_tiles(at_points, high, wide)
-            kernels.scatter_tiles(at_points, high, wide, down, across, out[chosen])
+            kernels.scatter_tiles(at_points, high, wide, down, across, view_words(base[chosen]), out[chosen])
 
     cost = images * each * (c * o * fp.NANOSECONDS_A_PRODUCT + c + o)
     cores.in_blocks(some_images, -(-x.shape[0] // images), cost, 1)

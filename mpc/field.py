@@ -61,7 +61,7 @@ def to_signed(values: np.ndarray) -> np.ndarray:
 def _elementwise(kernel: object, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     if a.shape != b.shape:
         shape = np.broadcast_shapes(a.shape, b.shape)
-        a, b = (np.array(np.broadcast_to(operand, shape)) for operand in (a, b))
+        a, b = (each if each.shape == shape else np.array(np.broadcast_to(each, shape)) for each in (a, b))
     left, right = np.ascontiguousarray(a), np.ascontiguousarray(b)
     out = np.empty(a.shape, dtype=np.uint64)  # not left's: a scalar's contiguous copy has one axis
     kernel(left.reshape(-1), right.reshape(-1), out.reshape(-1))  # type: ignore[operator]
@@ -85,7 +85,7 @@ def mul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def neg(a: np.ndarray) -> np.ndarray:
     """Return -a."""
-    return sub(zeros(()), a)
+    return scale(a, -1)
 
 
 def scale(a: np.ndarray, constant: int) -> np.ndarray:

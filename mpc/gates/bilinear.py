@@ -136,12 +136,11 @@ class Bilinear(Gate):
         y = run.once(f"{self.layout}/mask", lambda: self.lay_out(mask)) if self.weight else self.lay_out(mask)
         if self.weight is not None:
             self.warm(y, run.shape(self.x), run.room)
-        product = self.over_field(run.mask(self.x), y)
         if run.wire(self.out).masking is Masking.DERIVED:
-            run.derive_mask(self.out, fp.sub(run.uniform("s"), product))
+            run.derive_mask(self.out, self._taken_off(run.uniform("s"), run.mask(self.x), y))
         else:
             run.draw_mask(self.out)
-            run.dependent("product", product)
+            run.dependent("product", self.over_field(run.mask(self.x), y))
 
     def prepare(self, run: PartyReading) -> Share | None:
         """Compute all that does not depend on the run's values; of a public linear map there is nothing."""
@@ -154,10 +153,16 @@ class Bilinear(Gate):
             public = run.once(f"{self.layout}/public", lambda: self.lay_out(run.public(self.second)))
             self.warm(self._share_of_weight(run), run.shape(self.x), run.room)
             self.warm(public, run.shape(self.x), run.room)
-            offset = offset - Share(self.over_field(run.mask_share(self.x).values, public))
+            offset = Share(self._taken_off(offset.values, run.mask_share(self.x).values, public))
             if self.bias is not None:
                 offset = offset + run.share(self.bias)
         return offset
+
+    def _taken_off(self, offset: np.ndarray, x: np.ndarray, y: Any) -> np.ndarray:
+        """Return offset - x y: of the smaller one of x and the product the sign is changed, in a pass of its own."""
+        if x.size < offset.size:
+            return self.over_field(fp.neg(x), y, offset)
+        return fp.sub(offset, self.over_field(x, y))
 
     def _prepare_linear(self, run: PartyReading) -> None:
         self.warm(self._public_weight(run), run.shape(self.x), run.room)
@@ -187,8 +192,9 @@ class Bilinear(Gate):
         if self.weight is not None:
             z = self.over_field(x, self._share_of_weight(run), offset)
         else:
-            crossed = self.over_field(run.mask_share(self.x).values, self.lay_out(run.public(self.second)))
-            z = self.over_field(x, self.lay_out(run.share(self.second).values), fp.sub(offset, crossed))
+            public = self.lay_out(run.public(self.second))
+            rest = self._taken_off(offset, run.mask_share(self.x).values, public)
+            z = self.over_field(x, self.lay_out(run.share(self.second).values), rest)
         (opened,) = yield (Share(z),)
         run.set(self.out, opened)
 

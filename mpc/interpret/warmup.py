@@ -94,7 +94,7 @@ def _arithmetic() -> None:
             values, x = fp.zeros((count, channels, 3, 3)), fp.zeros((images, channels, 8, 8))
             for array in (values, x):
                 array.flags.writeable = changeable
-            convolve(x, Filters(values, windows))
+            convolve(x, Filters(values, windows), convolve(x, Filters(values, windows)))
     gate = Convolution(name="c", x="x", weight="w", out="o", windows=windows)
     gate.join_result(fp.zeros((1, 2, 8, 8)), fp.zeros((2,)))
 

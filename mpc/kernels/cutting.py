@@ -144,7 +144,7 @@ _TILES: dict[str, tuple[int, int, Cost, int]] = {
     "gather_tiles": (0, 1, _tiles(0, 5, 6), 1),
     "tiles_to_points": (0, 2, 100.0, STRIP),
     "points_to_tiles": (0, 2, 100.0, STRIP),
-    "scatter_tiles": (5, 1, _tiles(5, 3, 4), 1),
+    "scatter_tiles": (6, 1, _tiles(6, 3, 4), 1),
 }
 
 

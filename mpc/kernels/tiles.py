@@ -152,19 +152,27 @@ def points_to_tiles(points: np.ndarray, high: int, wide: int, start: int, stop: 
 
 @compiled
 def scatter_tiles(
-    tiles: np.ndarray, high: int, wide: int, down: int, across: int, out: np.ndarray, start: int, stop: int
+    tiles: np.ndarray,
+    high: int,
+    wide: int,
+    down: int,
+    across: int,
+    base: np.ndarray,
+    out: np.ndarray,
+    start: int,
+    stop: int,
 ) -> None:
-    """Add to out (n, o, h, w) the results of tiles (8, 8, o * n * down * across), of the channels from start to
-    stop.
+    """Compute out = base + the results of tiles (8, 8, o * n * down * across), both (n, o, h, w), of the channels from
+    start to stop.
     """
     n, _, h, w = out.shape
     at = start * n * down * across
     for channel in range(start, stop):
         for image in range(n):
-            plane = out[image, channel]
+            plane, added = out[image, channel], base[image, channel]
             for y in range(0, down * high, high):
                 for z in range(0, across * wide, wide):
                     for a in range(min(high, h - y)):
                         for b in range(min(wide, w - z)):
-                            plane[y + a, z + b] = add_mod(plane[y + a, z + b], tiles[a, b, at])
+                            plane[y + a, z + b] = add_mod(added[y + a, z + b], tiles[a, b, at])
                     at += 1

@@ -104,7 +104,7 @@ LOOPS: dict[str, tuple[tuple[types.Type, ...], tuple[str, ...]]] = {
     "read_words": ((MASK, PLACES, MASK), ("words",)),
     "pick_words": ((of(U64, 2), PLACES, MASK), ("blocks", "out")),
     "dot": ((MASK, MASK, MASK), ("a", "b", "out")),
-    "scatter_tiles": ((of(U64, 3), *[I64] * 4, of(U64, 4), *SPAN), ("tiles", "out")),
+    "scatter_tiles": ((of(U64, 3), *[I64] * 4, of(U64, 4), of(U64, 4), *SPAN), ("tiles", "base")),
 }
 """Argument types of every kernel that is given secrets, and which arguments those are."""
 NOTHING_SECRET = {"P", "find_signs", "find_words", "number_blocks", "offset_columns", "settle"}
