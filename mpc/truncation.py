@@ -25,10 +25,12 @@ def offset(public: np.ndarray, bits: int) -> np.ndarray:
     return fp.add_int(public, 1 << bits)
 
 
-def opened(public: np.ndarray, bits: int, shift: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return c and c >> shift of the opened wire (rows, n), with its columns as rows: (n, rows)."""
+def opened(public: np.ndarray, bits: int, shift: int, less: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return c and (c >> shift) - less, modulo 2^64, of the opened wire (rows, n), with its columns as rows:
+    (n, rows).
+    """
     c, c1 = (np.empty(public.shape[::-1], dtype=np.uint64) for _ in range(2))
-    kernels.offset_columns(public, np.uint64(1 << bits), shift, c, c1)
+    kernels.offset_columns(public, np.uint64(1 << bits), shift, np.uint64(less), c, c1)
     return c, c1
 
 

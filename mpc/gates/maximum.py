@@ -287,8 +287,8 @@ class Maximum(Gate):
         lane, comparison = run.lane, self.comparison(run.wires)
         n, rows = self._sizes(run.wires)
         bits = run.wire(self.x).bits
-        c, c1 = truncation.opened(run.public(self.x).reshape(rows, n), bits, self._dropped)
-        c1 -= np.uint64(1 << (bits - self._dropped))  # so that zero's is 0; modulo 2^64 is modulo 2^(q+2) as well
+        zero = 1 << (bits - self._dropped)  # taken off, so that zero's is 0; modulo 2^64 is modulo 2^(q+2) as well
+        c, c1 = truncation.opened(run.public(self.x).reshape(rows, n), bits, self._dropped, zero)
         if self._apart:
             c1 += (self._apart * np.arange(n)).astype(np.uint64)[:, None]
         wins = yield from compare(lane, comparison, kept.comparing, (c1,), self._pairs(n), (int(not self.last),))

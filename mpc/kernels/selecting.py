@@ -45,9 +45,16 @@ def deal_selected(
 
 @compiled
 def offset_columns(
-    public: np.ndarray, constant: np.uint64, shift: int, c: np.ndarray, c1: np.ndarray, start: int, stop: int
+    public: np.ndarray,
+    constant: np.uint64,
+    shift: int,
+    less: np.uint64,
+    c: np.ndarray,
+    c1: np.ndarray,
+    start: int,
+    stop: int,
 ) -> None:
-    """Compute c = public + constant mod p and c1 = c >> shift, for the rows from start to stop.
+    """Compute c = public + constant mod p and c1 = (c >> shift) - less mod 2^64, for the rows from start to stop.
 
     Shapes: public (rows, n), c and c1 (n, rows).
     """
@@ -58,7 +65,7 @@ def offset_columns(
         for i in range(column.size):
             value = add_mod(rows[i, k], constant)
             column[i] = value
-            shifted[i] = value >> f
+            shifted[i] = (value >> f) - less
 
 
 @compiled
