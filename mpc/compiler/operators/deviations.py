@@ -13,7 +13,7 @@ import numpy as np
 
 from mpc.compiler.graph.graph import Shape
 from mpc.compiler.operators.context import Context
-from mpc.compiler.operators.facts import Above, Mean, OverRoot, Square
+from mpc.compiler.operators.facts import Above, Mean, OnePlusExp, OverRoot, Root, Square
 
 
 def variance(state: Context, left: str, right: str, out: str) -> bool:
@@ -53,6 +53,16 @@ def inverse_root(state: Context, y: str, out: str | None = None) -> str:
     name = state.function("rsqrt", y, out, known=known)
     state.facts[name] = OverRoot(y)
     return name
+
+
+def inverse(state: Context, x: str, out: str | None = None) -> str:
+    """Return 1 / x; that of 1 + exp(y) is the logistic function of -y, that of a root one function."""
+    match state.facts.get(x):
+        case OnePlusExp(of) if state.shapes[of] == state.shapes[x]:
+            return state.function("sigmoid", state.scale(of, -1.0), out)
+        case Root(of) if state.shapes[of] == state.shapes[x]:
+            return inverse_root(state, of, out)
+    return state.function("reciprocal", x, out)
 
 
 def scaled(state: Context, x: str, over: str, out: str) -> bool:

@@ -15,7 +15,6 @@ from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.facts import Exp, OnePlusExp, Root, Square, Top, Unit
 from mpc.compiler.operators.masks import MASKED, cut_factor, hide
 from mpc.compiler.operators.registry import handles
-from mpc.compiler.operators.rounding import divides_integers, divisors_of, quotient
 
 _LONGEST_POWER = 16
 
@@ -106,55 +105,6 @@ def product(state: Context, left: str, right: str, out: str | None = None) -> st
         return state.scale(state.value(left), weight if out is None else cut_factor(state, left, weight, out), 0.0, out)
     state.secret(left), state.secret(right)
     return state.multiply(left, right, out)
-
-
-@handles("Div")
-def divide(state: Context, node: ModelNode, settings: Settings) -> None:
-    left, right = node.input[:2]
-    if divides_integers(state, left, right):
-        if not state.is_constant(right):
-            raise state.origin.refuse(
-                "a division of integers by a divisor that depends on the input",
-                remedy="divide by a constant, or cast to floating point before dividing",
-            )
-        quotient(state, left, divisors_of(state, right), True, node.output[0])
-        return
-    if state.is_constant(right):
-        with np.errstate(divide="ignore"):
-            _shrunk(state, state.value(left), 1.0 / state.numbers(right, "the divisor"), node.output[0])
-        return
-    dividend, divisor = state.constants.get(left), state.value(right)
-    if dividend is not None and dividend.size == 1 and dividend.ndim <= len(state.shapes[divisor]) and dividend == 1:
-        inverse(state, divisor, node.output[0])  # and what is known of it
-        return
-    over = inverse(state, divisor)
-    if not deviations.scaled(state, left, over, node.output[0]):
-        product(state, left, over, node.output[0])
-
-
-def _shrunk(state: Context, x: str, factors: np.ndarray, out: str) -> None:
-    """x factors.  Squares over the variances of their columns are squares of what is about equally large."""
-    fact = state.facts.get(x)
-    if (
-        isinstance(fact, Square)
-        and state.shapes[fact.of] == state.shapes[x]
-        and factors.size > 1
-        and (factors > 0).all()
-    ):
-        root = state.scale(fact.of, np.sqrt(factors))
-        state.multiply(root, root, out)
-    else:
-        state.scale(x, factors, 0.0, out)
-
-
-def inverse(state: Context, x: str, out: str | None = None) -> str:
-    """Return 1 / x; that of 1 + exp(y) is the logistic function of -y, that of a root one function."""
-    match state.facts.get(x):
-        case OnePlusExp(of) if state.shapes[of] == state.shapes[x]:
-            return state.function("sigmoid", state.scale(of, -1.0), out)
-        case Root(of) if state.shapes[of] == state.shapes[x]:
-            return deviations.inverse_root(state, of, out)
-    return state.function("reciprocal", x, out)
 
 
 @handles("Neg")
@@ -341,7 +291,7 @@ def whole_power(state: Context, x: str, exponent: int, out: str | None = None) -
 def function(state: Context, node: ModelNode, settings: Settings) -> None:
     x, out = state.value(node.input[0]), node.output[0]
     if node.op_type == "Reciprocal":
-        inverse(state, x, out)
+        deviations.inverse(state, x, out)
         return
     state.function(node.op_type.lower(), x, out, (0.0, np.inf) if node.op_type == "Sqrt" else None)
     if node.op_type in ("Exp", "Sqrt"):
