@@ -13,7 +13,10 @@ import numpy as np
 
 from mpc.compiler.graph.graph import Shape
 from mpc.compiler.operators.context import Context
-from mpc.compiler.operators.facts import Above, Mean, OnePlusExp, OverRoot, Root, Square
+from mpc.compiler.operators.facts import Above, Mean, More, OnePlusExp, OverRoot, Root, Square
+
+_LITTLE = 1 / 64
+"""What is added to a divisor so that it is not 0 is no more."""
 
 
 def variance(state: Context, left: str, right: str, out: str) -> bool:
@@ -44,6 +47,12 @@ def shifted(state: Context, x: str, by: np.ndarray, out: str) -> bool:
     state.sum((x,), (1.0,), out, epsilon, known=(epsilon, math.inf))
     state.facts[out] = Above(epsilon, fact)
     return True
+
+
+def note_more(state: Context, x: str, by: np.ndarray, out: str) -> None:
+    """Note that a value is x and a little more."""
+    if by.size == 1 and by.ndim <= len(state.shapes[x]) and 0 < by.flat[0] <= _LITTLE and out not in state.facts:
+        state.facts[out] = More(x, float(by.flat[0]))
 
 
 def inverse_root(state: Context, y: str, out: str | None = None) -> str:

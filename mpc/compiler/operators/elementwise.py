@@ -12,7 +12,7 @@ from mpc.compiler.graph.graph import HALF_STEP
 from mpc.compiler.operators import deviations
 from mpc.compiler.operators.boundless import BOUNDLESS, piecewise, within
 from mpc.compiler.operators.context import Context, ModelNode, Settings
-from mpc.compiler.operators.facts import Exp, OnePlusExp, Root, Square, Top, Unit
+from mpc.compiler.operators.facts import Exp, Magnitude, OnePlusExp, Root, Square, Top, Unit
 from mpc.compiler.operators.masks import MASKED, cut_factor, hide
 from mpc.compiler.operators.registry import handles
 
@@ -36,6 +36,7 @@ def add(state: Context, node: ModelNode, settings: Settings) -> None:
         state.scale(state.value(left), 1.0, bias, node.output[0])
         if isinstance(fact, Exp) and bias.size == 1 and bias.flat[0] == 1.0:
             state.facts[node.output[0]] = OnePlusExp(fact.of)
+        deviations.note_more(state, left, bias, node.output[0])
     else:
         state.sum((state.value(left), state.value(right)), (1.0, 1.0), node.output[0])
 
@@ -126,6 +127,7 @@ def sum_of_many(state: Context, node: ModelNode, settings: Settings) -> None:
 def absolute(state: Context, node: ModelNode, settings: Settings) -> None:
     x = state.value(node.input[0])
     magnitude(state, state.opposite_fits(node.output[0], x), node.output[0])
+    state.facts[node.output[0]] = Magnitude(node.input[0])
 
 
 def magnitude(state: Context, x: str, out: str | None = None) -> str:

@@ -88,6 +88,21 @@ class Square:
 
 
 @dataclass(frozen=True)
+class Magnitude:
+    """The size of a value, without its sign."""
+
+    of: str
+
+
+@dataclass(frozen=True)
+class More:
+    """A value plus a small number."""
+
+    of: str
+    by: float
+
+
+@dataclass(frozen=True)
 class Mean:
     """The mean over axes of a value, or of the square of one.
 
@@ -183,6 +198,8 @@ Fact = (
     | Softplus
     | Beyond
     | Square
+    | Magnitude
+    | More
     | Mean
     | Above
     | Root

@@ -1,4 +1,8 @@
-"""Import divisions: by constants, of whole numbers, and by what depends on the input."""
+"""Divide a value by itself, by its size, or by little more than itself: no inverse has digits for that near zero.
+
+One over a small divisor is large, and whatever its operand is rounded by counts as many times as much.  So these are
+computed as what they are: one, a sign, and one less the part that the divisor is larger by.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import numpy as np
 from mpc.compiler.operators import deviations
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import product
-from mpc.compiler.operators.facts import Square
+from mpc.compiler.operators.facts import Magnitude, More, Root, Square
 from mpc.compiler.operators.registry import handles
 from mpc.compiler.operators.rounding import divides_integers, divisors_of, quotient
 
@@ -27,11 +31,15 @@ def divide(state: Context, node: ModelNode, settings: Settings) -> None:
         with np.errstate(divide="ignore"):
             _shrunk(state, state.value(left), 1.0 / state.numbers(right, "the divisor"), node.output[0])
         return
+    if not state.is_constant(left) and _by_itself(state, left, right, node.output[0]):
+        return
     dividend, divisor = state.constants.get(left), state.value(right)
     if dividend is not None and dividend.size == 1 and dividend.ndim <= len(state.shapes[divisor]) and dividend == 1:
         deviations.inverse(state, divisor, node.output[0])  # and what is known of it
         return
     over = deviations.inverse(state, divisor)
+    if _by_more(state, left, right, over, node.output[0]):
+        return
     if not deviations.scaled(state, left, over, node.output[0]):
         product(state, left, over, node.output[0])
 
@@ -49,3 +57,43 @@ def _shrunk(state: Context, x: str, factors: np.ndarray, out: str) -> None:
         state.multiply(root, root, out)
     else:
         state.scale(x, factors, 0.0, out)
+
+
+def _by_itself(state: Context, left: str, right: str, out: str) -> bool:
+    """Compute x / x, x / |x| and |x| / x; False if it is another quotient."""
+    if left == right:
+        state.alias(out, state.stored(np.ones(()), state.shapes[left]))
+    elif _size_of(state, right) == left or _size_of(state, left) == right:
+        x = left if _size_of(state, right) == left else right
+        bit = state.step(x, 0.0)
+        state.integral.add(state.sum((bit,), (2.0,), out, -1.0))
+    else:
+        return False
+    state.note("0 / 0, which is no number, counts as 1 there")
+    return True
+
+
+def _size_of(state: Context, name: str) -> str | None:
+    """Return x of |x|, also as the root of its square."""
+    match state.facts.get(name):
+        case Magnitude(of):
+            return of
+        case Root(of) if isinstance(square := state.facts.get(of), Square):
+            return square.of
+    return None
+
+
+def _by_more(state: Context, left: str, right: str, over: str, out: str) -> bool:
+    """Compute x / (x + c) as 1 - c / (x + c), and x / (|x| + c), of a small c; False if it is another quotient.
+
+    Args:
+        over: one over the divisor.
+    """
+    match state.facts.get(right):
+        case More(of, by) if of == left:
+            state.scale(over, -by, 1.0, out)
+            return True
+        case More(of, _) if _size_of(state, of) == left:
+            state.multiply(left, over, out, known=(-1.0, 1.0))
+            return True
+    return False

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from mpc.compiler.graph.attributes import ArgMax, Maximum, Step, Weighted
+from mpc.compiler.graph.attributes import ArgMax, Function, Maximum, Step, Sum, Weighted
 from mpc.compiler.graph.graph import MOVES, Node, static
 from mpc.compiler.lowering import checked, masked
 from mpc.compiler.lowering.builder import Lowering, Value
@@ -23,6 +23,11 @@ _STEP_FRACTION = 20
 _LARGEST_ARGMAX = 128
 _REACH_BITS = 55
 _EXACT_BITS = 48
+_FINE_FRACTION = 26
+"""Fractional bits of what is compared with zero, and then an argument that is steep there."""
+_STEEP = frozenset({"log", "reciprocal", "rsqrt", "sqrt", "power"})
+_LITTLE = 1 / 64
+"""No argument is steep where so much has been added to it."""
 _LEVEL_BITS = 2
 """A difference to a level has so many more, with room for its rounding."""
 _PLACE_BITS = 36
@@ -33,6 +38,8 @@ def relu(state: Lowering, node: Node) -> Value:
     x = state.values[node.reads[0]]
     if _decides_places(state, node):
         shift = max(0, x.wire.bits - _EXACT_BITS)
+    elif _meets_a_pole(state, node):
+        x, shift = _shifted(state, x, max(0, log2(x.scale) - _FINE_FRACTION, x.wire.bits - _EXACT_BITS))
     else:
         x, shift = _rounded(state, x)
     dropped, rounded = checked.coarse(state, node, x, shift), x.interval.truncated(shift)
@@ -50,6 +57,28 @@ def _decides_places(state: Lowering, node: Node) -> bool:
     return all(one.op == "argmax" or (_passes_on(one) and _decides_places(state, one)) for one in readers)
 
 
+def _meets_a_pole(state: Lowering, node: Node) -> bool:
+    """Is it an argument of a logarithm, an inverse or a root, but for moves and a little that is added?
+
+    What is near zero counts as much there as what is large.
+    """
+    return any(
+        one.of(Function).name in _STEEP
+        if isinstance(one.attributes, Function)
+        else _adds_little(one) and _meets_a_pole(state, one)
+        for one in state.graph.readers(node.writes)
+    )
+
+
+def _adds_little(node: Node) -> bool:
+    if isinstance(node.attributes, Sum):
+        return node.attributes.constant < _LITTLE
+    if node.op == "scale":
+        bias = node.of(Weighted).bias
+        return bias is None or float(bias.min(initial=np.inf)) < _LITTLE
+    return node.op in MOVES or node.op == "total"
+
+
 def _passes_on(node: Node) -> bool:
     """Is every element of what it reads what it was, or its opposite?"""
     if node.op == "scale":
@@ -59,7 +88,10 @@ def _passes_on(node: Node) -> bool:
 
 def _rounded(state: Lowering, x: Value, extra: int = 0) -> tuple[Value, int]:
     """Return the value to compare, and the shift; see `Lowering.rounding`."""
-    shift = state.rounding(x, extra)
+    return _shifted(state, x, state.rounding(x, extra))
+
+
+def _shifted(state: Lowering, x: Value, shift: int) -> tuple[Value, int]:
     return state.evened(x, shift) if shift else (x, 0)
 
 

@@ -57,6 +57,9 @@ def sum_(state: Lowering, node: Node) -> Value:
     norms = norms_of_sum(state, node)
     whole, unread = [k for _, k, _ in factors], _unread(state, node)
     found = state.combine([x for x, _, _ in factors], whole, node.shape, scale, constant, node, norms, unread)
+    if _is_size(state, node):  # what ends in a ReLU is rounded by one unit or two
+        least = -_ROUNDINGS * max(abs(k) for k in whole)
+        found = replace(found, interval=found.interval.cut(least, math.inf))
     bends = _bends(state, node)
     if bends is None:
         off = sum(np.square(float(k) * off * x.interval.typical) for x, k, off in factors)
@@ -75,6 +78,15 @@ def _unread(state: Lowering, node: Node) -> np.ndarray | None:
     masks = (top.attributes.hidden for top in tops if top is not None and isinstance(top.attributes, Maximum))
     skipped = [state.skipped[hidden].where for hidden in masks if hidden is not None and hidden in state.skipped]
     return skipped[0] if skipped else None
+
+
+def _is_size(state: Lowering, node: Node) -> bool:
+    """Is it 2 relu(x) - x, the size of x?"""
+    taken = node.of(Sum)
+    if taken.factors != (2.0, -1.0) or taken.constant:
+        return False
+    above = state.graph.writers.get(node.reads[0])
+    return above is not None and above.op == "relu" and above.reads[0] == node.reads[1]
 
 
 def _bends(state: Lowering, node: Node) -> tuple[np.ndarray | None, np.ndarray] | None:

@@ -1,0 +1,87 @@
+"""Quotients and functions that are steep at zero keep their digits there, or what is expected of them says it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import NodeProto
+
+from mpc.compiler.compile import compile_model
+from tests.support.graphs import node, save_model
+from tests.support.models import assert_agrees, clear, plaintext
+
+SIZE = [node("Abs", ["x"], ["size"])]
+ROOT = [node("Mul", ["x", "x"], ["square"]), node("Sqrt", ["square"], ["size"])]
+SQUARE = [node("Mul", ["x", "x"], ["a"], name="square")]
+FOURTH = [*SQUARE, node("Mul", ["a", "a"], ["b"], name="fourth")]
+RELU = [node("Relu", ["x"], ["a"])]
+MORE = [node("Add", ["a", "little"], ["more"])]
+ROWS = 200
+
+
+def made(folder: Path, nodes: list[NodeProto], little: float) -> Path:
+    constants = {"little": np.float32(little), "one": np.float32(1.0)}
+    read = {name for each in nodes for name in each.input}
+    return save_model(folder, nodes, {name: constants[name] for name in read & constants.keys()})
+
+
+def spread(reach: float, least: float) -> np.ndarray:
+    """Numbers of both signs, of all sizes from the least on alike."""
+    rng = np.random.default_rng(4)
+    sizes = np.exp(rng.uniform(np.log(least), np.log(reach), (ROWS, 4)))
+    return (sizes * rng.choice([-1.0, 1.0], sizes.shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize("reach", [1.0, 1e3, 1e6])
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [*SIZE, node("Div", ["x", "size"], ["y"])],
+        [*SIZE, node("Div", ["size", "x"], ["y"])],
+        [*ROOT, node("Div", ["x", "size"], ["y"])],
+        [*FOURTH, node("Div", ["b", "b"], ["y"])],
+    ],
+)
+def test_a_quotient_of_a_value_and_its_size_is_exact(nodes: list[NodeProto], reach: float, tmp_path: Path) -> None:
+    """It was 0 or 2 near zero, and off by 10 in fourth powers."""
+    x = spread(reach, 1e-5 * reach)
+    compiled = assert_agrees(made(tmp_path, nodes, 0.0), {"x": x}, {"x": (-reach, reach)}, tolerance=0.0)
+    assert any("0 / 0" in note for note in compiled.notes)
+
+
+@pytest.mark.parametrize("reach", [1.0, 30.0, 300.0])
+@pytest.mark.parametrize(
+    ("nodes", "little"),
+    [
+        ([*SQUARE, *MORE, node("Div", ["a", "more"], ["y"])], 1e-6),
+        ([*RELU, *MORE, node("Div", ["a", "more"], ["y"])], 1e-4),
+        ([node("Abs", ["x"], ["a"]), *MORE, node("Div", ["x", "more"], ["y"])], 1e-4),
+        ([*RELU, *MORE, node("Log", ["more"], ["y"])], 1e-4),
+        ([node("Clip", ["x", "little", "one"], ["a"]), node("Log", ["a"], ["y"])], 1e-4),
+        ([node("Max", ["x", "little"], ["a"]), node("Log", ["a"], ["y"])], 1e-4),
+    ],
+)
+def test_what_is_near_zero_counts(nodes: list[NodeProto], little: float, reach: float, tmp_path: Path) -> None:
+    """A ReLU left 16 fractional bits, of which a logarithm or an inverse of little had none."""
+    path = made(tmp_path, nodes, little)
+    compiled = compile_model(path, {"x": (-reach, reach)})
+    x = spread(reach, 1e-3)
+    [right] = plaintext(path, {"x": x})
+    assert np.abs(clear(compiled, x) - right).max() < 1e-2
+    [expected] = compiled.errors.values()
+    even = np.random.default_rng(5).uniform(-reach, reach, (ROWS, 4)).astype(np.float32)
+    [right] = plaintext(path, {"x": even})
+    off = np.sqrt(np.square(clear(compiled, even) - right).mean())
+    assert off <= 3 * expected + 1e-6 and expected < 1e-3
+
+
+@pytest.mark.parametrize("op", ["Reciprocal", "Sqrt"])
+def test_an_inverse_of_a_relu_has_its_digits(op: str, tmp_path: Path) -> None:
+    last = [node(op, ["more"], ["root" if op == "Sqrt" else "y"])]
+    nodes = [*RELU, *MORE, *last, *([node("Reciprocal", ["root"], ["y"])] if op == "Sqrt" else [])]
+    path = made(tmp_path, nodes, 1e-3)
+    x = spread(10.0, 1e-4)
+    [right] = plaintext(path, {"x": x})
+    np.testing.assert_allclose(clear(compile_model(path, {"x": (-10.0, 10.0)}), x), right, rtol=2e-4)
