@@ -26,6 +26,8 @@ _ENOUGH = 16
 """Jumps from which on their number says something."""
 _OFTEN = 4
 """The same of values that are moved by what they are off by."""
+_IN_VAIN = 10
+"""Jumps that were seen count if they are so many times more than are expected: ties are denser the nearer they are."""
 _TRIES = 4
 _LINEAR = frozenset(
     {"reshape", "transpose", "take", "concat", "sum", "weigh", "scale", "columns", "round", "lowest", "fit", "constant"}
@@ -132,7 +134,9 @@ def jumps(
     """Find how outputs that decisions lead to change where these do; by the name of the graph's value.
 
     What jumps often does so where values move by no more than they are off by.  Else they are moved further, then less
-    and less for as long as enough jumps are seen: what only bends where it seems to jump shows that it does not.
+    and less for as long as enough jumps are seen: what only bends where it seems to jump shows that it does not.  Two
+    that differ ever less, as probabilities that saturate, are equal more often than that shows; then it is what was
+    seen at first.
 
     Args:
         count: how many rows of a value jump.
@@ -144,13 +148,20 @@ def jumps(
         return {name: [each[name] for each in moved if name in each] for name in wanted}
 
     found = tried(0.0, {name for scene in scenes for name in scene.outputs})
-    part, wanted = _FIRST_PART, {name for name, seen in found.items() if count(name, seen) < _OFTEN}
+    few = {name: seen for name, seen in found.items() if count(name, seen) < _OFTEN}
+    part, wanted = _FIRST_PART, set(few)
     while wanted and part > _LEAST_PART:
         enough = 1 if part == _FIRST_PART else _ENOUGH
         seen = {name: each for name, each in tried(part, wanted).items() if count(name, each) >= enough}
         found.update(seen)
         wanted, part = set(seen), part * _FINER
+    found.update((name, seen) for name, seen in few.items() if 2 <= count(name, seen) > _IN_VAIN * _sum(found[name]))
     return found
+
+
+def _sum(seen: Sequence[Jumps]) -> float:
+    """Return how many rows can be expected to jump."""
+    return sum(float(each.chances.sum()) for each in seen)
 
 
 class _Scene:
