@@ -184,3 +184,25 @@ def test_a_model_that_rounds_does_not_train(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"derivative of 'whole' is zero") as caught:
         compile_training(path, batch=4, ranges={"x": (0, 1)})
     assert "frozen" in (caught.value.remedy or "")
+
+
+@pytest.mark.parametrize("size", [2, 4, 6, 10])
+@pytest.mark.parametrize(
+    "how", ["mean", "mean of what is positive", "half a sum", "half a product", "half the largest"]
+)
+def test_halves_of_whole_numbers_go_to_the_even_one(how: str, size: int, tmp_path: Path) -> None:
+    """Of a sum's roundings it could be that a half is none, and then it went up."""
+    axis = {"axes": [-1]}
+    nodes = {
+        "mean": [node("ReduceMean", ["x"], ["m"], **axis)],
+        "mean of what is positive": [node("Relu", ["x"], ["r"]), node("ReduceMean", ["r"], ["m"], **axis)],
+        "half a sum": [node("ReduceSum", ["x", "last"], ["s"]), node("Mul", ["s", "half"], ["m"])],
+        "half a product": [node("MatMul", ["x", "halves"], ["m"])],
+        "half the largest": [node("ReduceMax", ["x"], ["s"], **axis), node("Mul", ["s", "half"], ["m"])],
+    }[how]
+    known = {"half": np.float32(0.5), "halves": np.full((size, 1), 0.5, np.float32), "last": np.array([-1])}
+    read = {name for each in nodes for name in each.input}
+    constants = {name: value for name, value in known.items() if name in read}
+    path = save_model(tmp_path, [*nodes, node("Round", ["m"], ["y"])], constants, ("batch", size))
+    x = np.random.default_rng(size).integers(-8, 8, (200, size)).astype(np.float32)
+    assert_agrees(path, {"x": x}, {"x": (-8.0, 8.0)}, tolerance=0.0)

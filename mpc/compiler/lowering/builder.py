@@ -108,6 +108,7 @@ class Lowering:
         states: what runs hand on.
         skipped: what no softmax looks at, of each mask of which that is shown.
         told: the parties may be told the weights of the node that is being lowered.
+        exact: wires of products with weights that are not rounded.
     """
 
     graph: Graph
@@ -129,6 +130,7 @@ class Lowering:
     balls: set[str] = field(default_factory=set)
     states: list[PlanState] = field(default_factory=list)
     told: bool = False
+    exact: set[str] = field(default_factory=set)
     skipped: dict[Hidden, Hidden] = field(default_factory=dict)
 
     def note(self, text: str) -> None:

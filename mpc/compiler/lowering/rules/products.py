@@ -104,6 +104,8 @@ def affine(state: Lowering, node: Node) -> Value:
         interval = within_rows(interval, x, integers, offset)
     interval = known_interval(interval.broadcast_to(static(node.shape)), scale, node).off_by(passed)
     found = state.add(_GATES[node.op], node.shape, scale, interval, **settings)
+    if exact:
+        state.exact.add(found.wire.name)
     norms = _norms(node, x, weight, bias, off)
     return replace(found, norms=norms and norms.rounded(1 / float(scale)))
 

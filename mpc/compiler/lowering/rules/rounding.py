@@ -43,6 +43,10 @@ _EVENING_BITS = 20
 """Bits that are left at least for a factor that makes a scale a power of two."""
 _MOST_DIRECT = 2
 """A value that can reach no more levels is compared with them, and nothing is truncated."""
+_KEEPING = frozenset(
+    {"input", "combine", "total", "weigh", "reshape", "transpose", "take", "concat", "relu", "maximum", "truncate"}
+)
+"""Kinds of gates of which halves come out exact, if halves come in and enough fractional bits are left."""
 _FLIPPED = 0.8
 """The mean size of a normal error, as a part of its root mean square."""
 _REALS = {"floor": np.floor, "nearest": np.rint, "zero": np.trunc}
@@ -104,13 +108,25 @@ def _prepared(state: Lowering, x: Value, how: str) -> tuple[Value, bool]:
         return _below(state, x), False
     if how == "floor" or unit == 1:
         return x, False
-    if unit % 2 == 0 and _is_exact(x):
+    if unit % 2 == 0 and (_is_exact(x) or _keeps_halves(state, x)):
         return x, True
     return state.combine([x], [1], x.shape, x.scale, unit // 2), False  # only by chance is it just half a unit off
 
 
 def _is_exact(x: Value) -> bool:
     return x.interval.worst_error < _EXACT
+
+
+def _keeps_halves(state: Lowering, x: Value) -> bool:
+    """Is it made of inputs by what leaves whole numbers and halves as they are, as sums and means of them?"""
+    seen, left = set[str](), [x.wire.name]
+    while left:
+        gate = state.writers[left.pop()]
+        if gate.kind not in _KEEPING and state.exact.isdisjoint(gate.writes):
+            return False
+        left += [name for name in gate.reads if name not in seen]
+        seen.update(gate.reads)
+    return True
 
 
 def _leaves(x: Value, halves: bool, offset: np.ndarray | None, ceiling: int) -> bool:
