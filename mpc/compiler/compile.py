@@ -130,11 +130,19 @@ def _limited(name: str, expected: Expected) -> str | None:
             return None
         often = f"; {_OWN}" if expected.error > _OFTEN else ""
         return f"fixed point is expected to change {_percent(expected.error)} of output {name!r}; {remedy}{often}"
+    alike = ""
+    if expected.alike > PRECISE:
+        alike = f"where the numbers of a row are all equal it is off by about {expected.alike:.1g}"
     if expected.tiny:
         return (
             f"output {name!r} has an expected error of {expected.error:.1g}; only of inputs that are all very small "
             f"beside their ranges less is left: there it is off by about {expected.tiny:.1g}, a large part of its own "
-            f"small values; if such inputs matter, {remedy}"
+            f"small values{f', and {alike}' if alike else ''}; if such inputs matter, {remedy}"
+        )
+    if alike:
+        return (
+            f"output {name!r} has an expected error of {expected.error:.1g}; {alike}, as differences that should be 0 "
+            f"are rounded; if such inputs matter, {remedy}"
         )
     lost = expected.smooth > expected.size / LOST > 0
     if expected.error <= PRECISE and not lost:

@@ -15,7 +15,8 @@ from mpc.compiler.graph.calibrate import ranges_around
 from mpc.compiler.lowering import ends
 from mpc.compiler.operators import trees
 from parties.client.running.feeds import coarse_columns
-from tests.support.models import plaintext
+from tests.support.graphs import node, save_model
+from tests.support.models import clear, plaintext
 from tests.support.tables import computed, payments, save
 
 RNG = np.random.Generator(np.random.PCG64(7))
@@ -83,6 +84,36 @@ def test_labels_that_are_right_are_expected_to_be(tmp_path: Path) -> None:
     compiled = compile_model(path, {"X": (-1.0, 1.0)})
     assert measured(compiled, path)[0] == 0 and 0 < compiled.errors["label"] < 1e-4
     assert not compiled.messages
+
+
+# ------------------------------------------------------------------ rows of equal numbers
+
+
+def below_the_largest(folder: Path, columns: int) -> Path:
+    """e to the power of x^2 - max x^2, which is 1 where x is largest."""
+    nodes = [node("Mul", ["x", "x"], ["s"]), node("ReduceMax", ["s"], ["m"], axes=[-1])]
+    nodes += [node("Sub", ["s", "m"], ["d"]), node("Exp", ["d"], ["y"])]
+    return save_model(folder, nodes, {}, ("batch", columns))
+
+
+def test_what_equal_numbers_are_off_by_is_told(tmp_path: Path) -> None:
+    """Each square of a row is rounded by itself, so none is the largest: 0.1 to 0.9 instead of 1, and no word of it."""
+    path, rng = below_the_largest(tmp_path, 6), np.random.default_rng(8)
+    compiled = compile_model(path, (-1e5, 1e5))
+    x = np.exp2(rng.uniform(4, 16, (400, 1))).astype(np.float32).repeat(6, 1)
+    off = np.abs(clear(compiled, x) - 1)
+    lost = off > 0.01
+    assert 0.5 < compiled.rehearsal.expected["y"].alike / np.sqrt(np.square(off[lost]).mean()) < 2
+    assert any("where the numbers of a row are all equal" in text for text in compiled.messages)
+
+
+@pytest.mark.parametrize(("reach", "columns"), [(1e5, 1), (10.0, 6)])
+def test_nothing_is_told_of_equal_numbers_that_lose_nothing(reach: float, columns: int, tmp_path: Path) -> None:
+    roots = [node("Mul", ["x", "x"], ["s"]), node("Sqrt", ["s"], ["y"])]
+    alone = save_model(tmp_path, roots, {}, ("batch", 1)) if columns == 1 else None
+    compiled = compile_model(alone or below_the_largest(tmp_path, columns), (-reach, reach))
+    assert not compiled.rehearsal.expected["y"].alike
+    assert not any("all equal" in text for text in compiled.messages)
 
 
 # ------------------------------------------------------------------ data in a small part of their range

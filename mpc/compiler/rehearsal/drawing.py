@@ -14,12 +14,16 @@ from mpc.wires import BATCH
 
 KINDS = 3
 """Kinds of rows that are drawn: spread over the range, moving together, small."""
+RARITIES, ALIKE = 2, 1
+"""Kinds of rows that are rare: tiny, and alike in all of their numbers."""
 _MOST_RUNS = 15
 """Runs of a model that fixes its rows."""
 _SMALLEST = 6.0
 """Small rows are smaller by up to this power of two."""
 _TINIEST = 24.0
 """Tiny numbers of a range about zero are smaller by up to this power of two."""
+_SHRUNK = 12.0
+"""Rows of equal numbers are smaller by up to this power of two: then they have as many more digits to round."""
 _TOGETHER = 0.75
 """The part of its range by which a row moves as a whole, if it does."""
 _MISSING = 1 / 8
@@ -54,26 +58,36 @@ class Draws:
         return np.asarray(np.sqrt(-2 * np.log(self.uniform(shape))) * np.cos(2 * np.pi * self.uniform(shape)))
 
 
-def drawn_runs(inputs: list[GraphInput], rows: int, draws: Draws, *, tiny: bool = False) -> list[Feeds]:
+def drawn_runs(inputs: list[GraphInput], rows: int, draws: Draws, *, rare: bool = False) -> list[Feeds]:
     """Return one run of many rows, or several runs of a model that fixes its rows: arrays by input name, marks among
     them.
 
     Row r of an open batch, and run r of others, is of kind r modulo `KINDS`.
 
     Args:
-        tiny: instead all rows are as near to zero as their ranges let them be, by random powers of two.
+        rare: instead each is of kind r modulo `RARITIES`: as near to zero as its range lets it be, by random powers of
+            two, or equal along the last axis, at one part of the ranges of columns; of one number all are tiny.
     """
     data = [given for given in inputs if given.of == given.name]
     runs = []
     for number in range(_number(data, rows)):
-        feeds = {given.name: _drawn(given, rows, number, draws, tiny=tiny) for given in data}
+        feeds = {given.name: _drawn(given, rows, number, draws, rare=rare) for given in data}
         runs.append(_entered(inputs, feeds, draws))
     return runs
 
 
+def have_several(inputs: list[GraphInput]) -> bool:
+    """Tell whether rows of some input have several numbers, which can be equal."""
+    return any(map(_has_several, inputs))
+
+
+def _has_several(given: GraphInput) -> bool:
+    return bool(given.given) and given.given[-1] not in (1, BATCH)
+
+
 def spread_run(inputs: list[GraphInput], draws: Draws) -> Feeds:
     """Return one run of inputs that fix their rows, all of which are spread over their ranges."""
-    return {given.name: _drawn(given, 1, 0, draws, tiny=False) for given in inputs}
+    return {given.name: _drawn(given, 1, 0, draws, rare=False) for given in inputs}
 
 
 def corner_runs(inputs: list[GraphInput], rows: int, draws: Draws) -> list[Feeds]:
@@ -117,7 +131,7 @@ def _chosen(given: GraphInput, values: np.ndarray, rows: int, number: int) -> np
     return values[first : first + size]
 
 
-def _drawn(given: GraphInput, rows: int, number: int, draws: Draws, *, tiny: bool) -> np.ndarray:
+def _drawn(given: GraphInput, rows: int, number: int, draws: Draws, *, rare: bool) -> np.ndarray:
     """A third of the rows is spread over the range; of the others some move as a whole, some are small.
 
     Data are no uniform noise: neighbours of an image move together, and much of a range is often empty.
@@ -125,16 +139,22 @@ def _drawn(given: GraphInput, rows: int, number: int, draws: Draws, *, tiny: boo
     shape = tuple(rows if size == BATCH else int(size) for size in given.given)
     low, high = (np.broadcast_to(np.asarray(end, np.float64), shape) for end in given.range)
     each = (*shape[:1], *(1,) * (len(shape) - 1))
-    kind = (np.arange(rows).reshape(each) if BATCH in given.shape else np.array(number)) % KINDS
+    row = np.arange(rows).reshape(each) if BATCH in given.shape else np.array(number)
+    kind = row % KINDS
     part, together = draws.uniform(shape), draws.uniform(each)
     part = np.where(kind == 1, _TOGETHER * together + (1 - _TOGETHER) * part, part)
     size = np.where(kind == 2, np.exp2(-_SMALLEST * together), 1.0)
     nearest = np.clip(0.0, low, high)
     values = nearest + (low + (high - low) * part - nearest) * size
-    if tiny:
+    if rare:
         least = np.maximum(np.abs(nearest), np.maximum(np.abs(low), np.abs(high)) * 2.0**-_TINIEST)
         size = np.log2(np.maximum(np.abs(values), least) / np.where(least > 0, least, 1.0))
         values = np.clip(np.sign(values) * least * np.exp2(size * draws.uniform(shape)), low, high)
+        one = (*shape[:-1], 1) if shape else shape
+        if not _has_several(given):
+            return _held(given, values, low, high)
+        equal = nearest + (low + (high - low) * draws.uniform(one) - nearest) * np.exp2(-_SHRUNK * draws.uniform(one))
+        values = np.where(row % RARITIES == ALIKE, equal, values)
     return _held(given, values, low, high)
 
 

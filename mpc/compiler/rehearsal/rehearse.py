@@ -20,7 +20,7 @@ from mpc.compiler.graph.evaluate import Reals, evaluate
 from mpc.compiler.graph.graph import MOVES, Graph, Node, Origin
 from mpc.compiler.rehearsal.bounds import Bounds
 from mpc.compiler.rehearsal.clear import Clear, computed, integers
-from mpc.compiler.rehearsal.drawing import Draws, Feeds, corner_runs, drawn_runs, sampled_runs
+from mpc.compiler.rehearsal.drawing import RARITIES, Draws, Feeds, corner_runs, drawn_runs, have_several, sampled_runs
 from mpc.compiler.rehearsal.jumps import Decisions, jumps
 from mpc.compiler.rehearsal.tally import Expected, Tally
 from mpc.gates.bilinear import Bilinear
@@ -126,7 +126,8 @@ def _rehearse(
     if not told:  # what runs hand on alone is nobody's to see
         return {}
     draws, decisions, rows = Draws(), Decisions(), _rows(plan)
-    tallies = [Tally(out, drawn=samples is None) for out in graph.outputs]
+    several = have_several(graph.inputs)
+    tallies = [Tally(out, drawn=samples is None, several=several) for out in graph.outputs]
     rounded = [wires[name] for node in graph.nodes if node.op == "whole" for name in (node.reads[0], node.writes)]
 
     def compared(feeds: Feeds, decisions: Decisions) -> Iterator[tuple[Tally, np.ndarray, Reals]]:
@@ -142,9 +143,11 @@ def _rehearse(
         for number, feeds in enumerate(runs):
             for tally, ours, theirs in compared(feeds, decisions):
                 tally.take(ours, theirs, number)
-        for feeds in drawn_runs(inputs, rows, draws, tiny=True) if samples is None else []:
+        for number, feeds in enumerate(
+            drawn_runs(inputs, max(rows, RARITIES), draws, rare=True) if samples is None else ()
+        ):
             for tally, ours, theirs in compared(feeds, Decisions()):
-                tally.take_tiny(ours, theirs)
+                tally.take_rare(ours, theirs, number)
         unsure = decisions.unsure()
         if unsure:
             named = {tally.out.value: tally for tally in tallies}

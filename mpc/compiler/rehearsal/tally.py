@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpc.compiler.graph.graph import GraphOutput
-from mpc.compiler.rehearsal.drawing import KINDS
+from mpc.compiler.rehearsal.drawing import ALIKE, KINDS, RARITIES
 from mpc.compiler.rehearsal.jumps import Jumps
 from mpc.wires import BATCH
 
@@ -38,6 +38,7 @@ class Expected:
         size: root mean square of the output itself.
         tiny: what it is off by, likewise, where inputs are very small beside their ranges, if that is more and leaves
             hardly two digits of it; else 0.
+        alike: the same where the numbers of a row are equal.
         whole: it holds labels or whole numbers.
     """
 
@@ -46,6 +47,7 @@ class Expected:
     changed: float = 0.0
     size: float = 0.0
     tiny: float = 0.0
+    alike: float = 0.0
     whole: bool = False
 
     @property
@@ -57,26 +59,37 @@ class Expected:
 
 
 class Tally:
-    """Adds up the errors of one output over all runs."""
+    """Adds up the errors of one output over all runs.
 
-    def __init__(self, out: GraphOutput, *, drawn: bool) -> None:
-        self.out, self._drawn = out, drawn
+    Args:
+        drawn: rows are drawn from their ranges; several: they have several numbers.
+    """
+
+    def __init__(self, out: GraphOutput, *, drawn: bool, several: bool) -> None:
+        self.out, self._drawn, self._several = out, drawn, several
         self._whole = out.labels is not None or not out.dtype.startswith("float")
         self._ours: list[np.ndarray] = []
         self._theirs: list[np.ndarray] = []
         self._kinds: list[np.ndarray] = []
-        self._tiny: list[tuple[np.ndarray, np.ndarray]] = []
+        self._rare: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self.jumps: list[Jumps] = []
 
-    def take_tiny(self, ours: np.ndarray, theirs: np.ndarray) -> None:
-        """Add a run of tiny inputs."""
-        self._tiny.append((self._flat(ours.reshape(theirs.shape)), self._flat(theirs)))
+    def take_rare(self, ours: np.ndarray, theirs: np.ndarray, number: int) -> None:
+        """Add a run of rows that are rare: the plan's values and the graph's."""
+        ours, theirs = self._flat(ours.reshape(theirs.shape)), self._flat(theirs)
+        self._rare.append((ours, theirs, self._kinds_of(len(theirs), number, RARITIES if self._several else 1)))
 
-    def _lost(self, smooth: float) -> float:
-        """Return the error of results of tiny inputs, where it is larger than of others, and large beside them."""
-        if self._whole or not self._tiny:
+    def _kinds_of(self, rows: int, number: int, kinds: int) -> np.ndarray:
+        return np.arange(rows) % kinds if BATCH in self.out.shape else np.full(rows, number % kinds)
+
+    def _lost(self, smooth: float, kind: int) -> float:
+        """Return the error of results of rare inputs, where it is larger than of others, and large beside them."""
+        if self._whole or not self._rare:
             return 0.0
-        ours, theirs = (np.concatenate(each) for each in zip(*self._tiny, strict=True))
+        ours, theirs, kinds = (np.concatenate(each) for each in zip(*self._rare, strict=True))
+        ours, theirs = ours[kinds == kind], theirs[kinds == kind]
+        if not theirs.size:
+            return 0.0
         apart = np.abs(ours - theirs)
         lost = np.isfinite(apart) & (apart > _MORE * smooth) & (apart > _KEPT * np.abs(theirs))
         return math.sqrt(np.square(apart[lost]).mean()) if lost.mean() > _SOME else 0.0
@@ -85,8 +98,7 @@ class Tally:
         """Add a run: the plan's values and the graph's."""
         self._theirs.append(self._flat(theirs))
         self._ours.append(ours.reshape(self._theirs[-1].shape))
-        rows = len(self._theirs[-1])
-        self._kinds.append(np.arange(rows) % KINDS if BATCH in self.out.shape else np.full(rows, number % KINDS))
+        self._kinds.append(self._kinds_of(len(self._theirs[-1]), number, KINDS))
 
     def _flat(self, values: np.ndarray) -> np.ndarray:
         """(rows, elements)"""
@@ -123,7 +135,9 @@ class Tally:
             jumped, changed = float((moved * chances).mean()), float(((moved > 0) * chances).mean())
         if self._whole:
             return Expected(smooth, jumped, changed, size, whole=True)
-        return Expected(math.sqrt(smooth), math.sqrt(jumped), changed, size, self._lost(math.sqrt(smooth)))
+        error = math.sqrt(smooth)
+        tiny, alike = (self._lost(error, kind) for kind in (1 - ALIKE, ALIKE))
+        return Expected(error, math.sqrt(jumped), changed, size, tiny, alike)
 
     def _largest(self, squares: np.ndarray) -> float:
         """The mean; of a table that of the column that is off most, which others would hide."""
