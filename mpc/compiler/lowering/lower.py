@@ -122,7 +122,10 @@ def _function(state: Lowering, node: Node) -> Value:
         return masked.powers(
             state, x, hidden, lambda each: approximate.apply(state, each, taken.name, taken.parameters, finest)
         )
-    found = approximate.apply(state, x, taken.name, taken.parameters, finest, taken.floor)
+    floor = taken.floor
+    if floor is not None and any(reader.attributes.known is None for reader in state.graph.readers(node.writes)):
+        floor = max(floor, x.coarse[1] * _LEAST_PART)  # else the product that reads it has no digits left
+    found = approximate.apply(state, x, taken.name, taken.parameters, finest, floor)
     return replace(found, norms=contracted(x, taken.name))
 
 
@@ -137,6 +140,8 @@ def _multiply(state: Lowering, node: Node) -> Value:
 
 _GROWING = frozenset({"matmul", "conv", "multiply", "scale", "sum", "total", "weigh", "concat"})
 """What can make the odd part of a scale longer; see `scales`."""
+_LEAST_PART = 2.0**-24
+"""Of the largest divisor; what is smaller counts as that much, where nothing bounds the quotient."""
 _OF_ROWS = frozenset({"rows_sum", "noise"})
 """How large these are hangs on the number of rows, so samples of other rows say nothing."""
 RULES: dict[str, Rule] = {
