@@ -11,6 +11,7 @@ import numpy as np
 from mpc.compiler.arguments import as_ranges, as_shapes
 from mpc.compiler.compile import DEFAULT_RANGE, Ranges
 from mpc.compiler.graph.calibrate import MARGIN
+from mpc.compiler.graph.gated import join_gated
 from mpc.compiler.graph.graph import Graph, Range
 from mpc.compiler.graph.passes import drop_dead_nodes, drop_empty_moves, fuse_pooling, join_reshapes, share_steps
 from mpc.compiler.graph.stored import StoredInput
@@ -43,7 +44,7 @@ _CALIBRATED = (
     f"bounds rest on {STEPS} steps over the samples, with a margin of {MARGIN:g}: data much unlike them, and weights "
     "that go much further, can give wrong numbers, and "
 )
-_PASSES = (drop_empty_moves, join_reshapes, drop_dead_nodes, share_steps, drop_empty_moves)
+_PASSES = (drop_empty_moves, join_reshapes, join_gated, drop_dead_nodes, share_steps, drop_empty_moves)
 
 
 @dataclass(frozen=True)
