@@ -14,7 +14,7 @@ from mpc.compiler.training.precision import Precision
 from mpc.compiler.training.train import Training, compile_training
 from mpc.errors import InputError, ModelError, MpcError, UsageError
 from mpc.plan.cost import plan_cost
-from tests.support.training import integers, model, on_reals, perceptron
+from tests.support.training import integers, model, on_integers, on_reals, perceptron
 from tests.support.worlds import Trial
 
 Arrays = dict[str, np.ndarray]
@@ -147,12 +147,23 @@ def test_names_are_the_weights_own_however_a_layer_reads_them() -> None:
         trained([matmul("x", long, "y")], {long: weight(6, 3)})
 
 
-def test_digits_that_no_sum_has_room_for_are_refused_by_the_weight_s_name() -> None:
-    digits = Precision(activations=16, gradients=2, loss=24)
-    with pytest.raises(ModelError, match=r"the gradient of 'w1' has more digits .* without momentum"):
-        compile_training(
-            perceptron((6, 5, 3)), "mse", SGD(1 / 112, 0.5), 8, {"x": (0, 1), "target": (0, 1)}, precision=digits
-        )
+def test_digits_of_a_gradient_that_no_wire_has_room_for_are_left_out() -> None:
+    """They cost bytes, at most a round, and next to nothing of what a step moves."""
+    fine, few = Precision(activations=16, gradients=12, loss=24), Precision(activations=12, gradients=12, loss=20)
+    ranges = {"x": (0, 1), "target": (0, 1)}
+    long, short = (
+        compile_training(perceptron((6, 5, 3)), "mse", SGD(1 / 112, 0.5), 8, ranges, precision=each)
+        for each in (fine, few)
+    )
+    assert 0 <= plan_cost(long.plan).rounds - plan_cost(short.plan).rounds <= 1
+    assert plan_cost(long.plan).sent > plan_cost(short.plan).sent
+    feeds = [{"x": np.rint(X[:8] * 256) / 256, "target": Y[:8]}]
+    Trial(long.plan, long.weights, 2).run(integers(long, feeds[0]), 1)
+    [found], [wanted] = on_integers(long, iter(feeds)), on_reals(long, iter(feeds))
+    for state in long.step.states:
+        if not state.velocity:
+            move = wanted[state.name] - state.values
+            assert np.linalg.norm(found[state.name] - wanted[state.name]) < 0.02 * np.linalg.norm(move), state.name
 
 
 def test_what_a_clip_adds_behind_a_layer_is_no_bias_of_it() -> None:
@@ -275,9 +286,11 @@ def test_a_rate_that_does_not_fit_into_the_field_is_refused() -> None:
     fine = Precision(activations=16, loss=24)
     training = compile_training(perceptron((6, 3)), batch=4, ranges={"x": (0, 1)}, precision=fine)
     assert training.at(2 * training.rate.factor).rate.factor == 2 * training.rate.factor
-    largest = compile_training(perceptron((6, 3)), "one_vs_all", SGD(1 << 18), 4, {"x": (0, 1)}, precision=fine)
-    assert largest.at(largest.rate.factor).plan.digest == largest.plan.digest
-    with pytest.raises(UsageError, match="does not fit into the field"):
-        compile_training(perceptron((6, 3)), "one_vs_all", SGD(1 << 19), 4, {"x": (0, 1)}, precision=fine)
+    for rate in (18, 21):  # of which the second leaves gradients fewer digits
+        large = compile_training(perceptron((6, 3)), "one_vs_all", SGD(1 << rate), 4, {"x": (0, 1)}, precision=fine)
+        assert large.at(large.rate.factor).plan.digest == large.plan.digest
+    with pytest.raises(ModelError, match=r"the gradient of 'w0' can reach .* fractional bits of it") as caught:
+        compile_training(perceptron((6, 3)), "one_vs_all", SGD(1 << 54), 4, {"x": (0, 1)}, precision=fine)
+    assert "a smaller learning rate" in str(caught.value.remedy)
     with pytest.raises(UsageError, match="does not fit into the field"):
         training.at((1 << 20) - 1)

@@ -3,10 +3,12 @@
 Activations have few fractional bits, gradients of one row as well; G = h^T dz has the bits of both, and a weight has L
 more (lr / B = k 2^-L).  Then W - k G is a public linear map of integers.  G's scale follows from what is rounded before
 it, not from the weights' own scale; so a guess is lowered, G's scales are read off, and the step is lowered with these.
+Where a weight, its velocity or its move would be too long for a wire, G loses its last digits, in a round more.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -14,14 +16,17 @@ from fractions import Fraction
 import numpy as np
 
 from mpc import fixedpoint
-from mpc.compiler.graph.graph import Graph, GraphInput, Origin, static
-from mpc.compiler.lowering.builder import Lowering, Value
+from mpc.compiler.graph.attributes import Round
+from mpc.compiler.graph.graph import Graph, GraphInput, Node, Origin, static
+from mpc.compiler.lowering.builder import LINEAR_BITS, Lowering, Value
 from mpc.compiler.lowering.checked import with_fewest_tags
 from mpc.compiler.lowering.ends import enter, fractions, leave
 from mpc.compiler.lowering.intervals import ROUNDING, Interval
 from mpc.compiler.lowering.lower import RULES, Rule
 from mpc.compiler.lowering.rounds import with_fewer_rounds
 from mpc.compiler.lowering.rules import gradients
+from mpc.compiler.lowering.rules.gradients import FEWEST_BITS, SMALLER_STEP
+from mpc.compiler.lowering.scales import log2
 from mpc.compiler.roles import Roles
 from mpc.compiler.training.at_rest import first_program
 from mpc.compiler.training.precision import Precision, loss_bits
@@ -31,9 +36,12 @@ from mpc.plan.ends import PlanInput, PlanState
 from mpc.plan.plan import Plan
 from mpc.plan.program import Program
 from mpc.plan.verify import verify
-from mpc.wires import Lifetime, Masking
+from mpc.wires import MAX_BITS, Lifetime, Masking
 
 _MOST_TRIES = 12
+_ROUNDED = 1 + 1 / 64
+_SPARE = 1.05
+"""Room that a sum has beside the largest that is known of it, and terms are not (`maps`)."""
 _TRAINING: dict[str, Rule] = {
     **RULES,
     "matmul": gradients.product,
@@ -79,20 +87,38 @@ def lower_step(step: Step, roles: Roles, precision: Precision, keeps: Mapping[st
     Raises:
         ModelError: a bound does not fit, or no scale of the weights fits their gradients.
     """
+    try:
+        return _settled(step, roles, precision, keeps or {}, _TRAINING)
+    except ModelError as error:
+        try:
+            return _settled(step, roles, precision, keeps or {}, _EVENLY)
+        except ModelError:
+            raise error from None
+
+
+def _settled(
+    step: Step, roles: Roles, precision: Precision, keeps: Mapping[str, str], rules: Mapping[str, Rule]
+) -> LoweredStep:
+    """Lower a step again and again, until states have the forms that their gradients ask for."""
     first = precision.activations + precision.gradients
-    forms = {
+    given = {
         state.name: Form(Fraction(2) ** (first + state.finer), 1.0 if state.velocity else precision.weights)
         for state in step.states
     }
-    for rules in (_TRAINING, _EVENLY):
-        given, seen = forms, list[dict[str, Form]]()
-        while given not in seen and len(seen) < _MOST_TRIES:
-            seen.append(given)
-            work = _Work(step, roles, precision, given, keeps or {}, rules)
-            inputs, wanted = work.emit(), work.forms()
-            if wanted == given:
-                return work.finish(inputs)
-            given = wanted
+    drops: dict[str, int] = {}
+    seen = list[tuple[dict[str, Form], dict[str, int]]]()
+    while (given, drops) not in seen and len(seen) < _MOST_TRIES:
+        seen.append((given, drops))
+        work = _Work(step, roles, precision, given, keeps, rules, drops)
+        inputs, wanted = work.emit(), work.forms()
+        over = work.over(wanted)
+        if wanted == given and not over:
+            return work.finish(inputs)
+        drops = {name: drops.get(name, 0) + over.get(name, 0) for name in {*drops, *over}}
+        given = {
+            state.name: replace(wanted[state.name], scale=wanted[state.name].scale / 2 ** over.get(state.of, 0))
+            for state in step.states
+        }
     raise ModelError(
         "no scale of the weights fits their gradients",
         cause="a weight's gradient is computed from what the weight itself multiplied, and nothing between is rounded",
@@ -112,11 +138,12 @@ class _Work:
         forms: Mapping[str, Form],
         keeps: Mapping[str, str],
         rules: Mapping[str, Rule],
+        drops: Mapping[str, int],
     ) -> None:
         self.rules = rules
         self.step, self.precision, self.given, self.keeps = step, precision, forms, keeps
         roles = replace(roles, keeps=frozenset(keeps.values()))
-        self.graph = _with_velocities(step, forms)
+        self.graph = _with_fewer_digits(_with_velocities(step, forms), drops)
         self.state = Lowering(self.graph, roles)
         self.init: dict[str, str] = {}
 
@@ -149,6 +176,34 @@ class _Work:
                 halvings = state.finer
                 most = float(2**halvings * (gradient.interval.bound + 2) / gradient.scale)
             found[state.name] = Form(scale, most)
+        return found
+
+    def over(self, forms: Mapping[str, Form]) -> dict[str, int]:
+        """Return by how many bits the gradient of each weight is too long for its states to have these forms.
+
+        Raises:
+            ModelError: a gradient would have hardly a digit left.
+        """
+        found: dict[str, int] = {}
+        more = (self.step.rate.factor - 1).bit_length()
+        for state in self.step.states:
+            form, gradient = forms[state.name], self.state.values[self._gradient(state)]
+            most = form.most * float(form.scale)
+            if state.velocity:
+                over = max(math.frexp(most)[1] - LINEAR_BITS, math.frexp(most * _ROUNDED + 2)[1] + more - MAX_BITS)
+            else:
+                over = math.frexp(_SPARE * most)[1] - LINEAR_BITS
+                if self._velocity_of(state.name) is None:
+                    over = max(over, gradient.wire.bits + more - MAX_BITS)
+            if over <= 0:
+                continue
+            found[state.of] = over = max(over, found.get(state.of, 0))
+            if (left := log2(gradient.scale) - over) < FEWEST_BITS:
+                reach = gradient.interval.bound / float(gradient.scale)
+                raise ModelError(
+                    f"the gradient of {state.of!r} can reach {reach:.3g}, which leaves {left} fractional bits of it",
+                    remedy=f"{SMALLER_STEP}, or use a smaller learning rate",
+                )
         return found
 
     def _gradient(self, state: State) -> str:
@@ -215,12 +270,6 @@ class _Work:
         states = {state.name for state in self.step.states}
         for out in (out for out in self.graph.outputs if out.name in states):
             written, read = work.values[out.value].wire.name, work.values[out.name].wire
-            if work.wires[written].scale != read.scale:  # its gradient had no room for so many digits
-                raise ModelError(
-                    f"the gradient of {out.name.removesuffix('.velocity')!r} has more digits than a sum has room for",
-                    remedy="train without momentum, leave this weight as it is (--frozen, in Python frozen=[...]), or "
-                    "keep fewer digits, in Python alone: cluster.trainer(..., precision=Precision(...))",
-                )
             work.wires[written] = work.wires[written].model_copy(update={"bits": read.bits})
             work.states.append(PlanState(name=out.name, in_=read.name, out=written, init=self.init.get(out.name)))
         left = [replace(out, name=self.keeps.get(out.name, out.name)) for out in self.graph.outputs]
@@ -248,6 +297,24 @@ class _Work:
         )
         verify(plan)
         return plan
+
+
+def _with_fewer_digits(graph: Graph, drops: Mapping[str, int]) -> Graph:
+    """Return the graph with gradients that lose so many of their last digits, by the weight that they move."""
+    if not drops:
+        return graph
+    written = {out.name: out.value for out in graph.outputs}
+    moved = {written.get(f"{name}.velocity", written[name]): (name, drop) for name, drop in drops.items()}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if node.writes in moved:
+            name, drop = moved[node.writes]
+            first, gradient, *rest = node.reads
+            fewer = replace(node, op="round", reads=(gradient,), writes=f"{name}/fewer", attributes=Round(drop=drop))
+            nodes.append(fewer)
+            node = replace(node, reads=(first, fewer.writes, *rest))
+        nodes.append(node)
+    return Graph(graph.inputs, nodes, graph.outputs)
 
 
 def _with_velocities(step: Step, forms: Mapping[str, Form]) -> Graph:

@@ -45,6 +45,11 @@ class State:
     velocity: bool
     values: np.ndarray | None = field(default=None, repr=False)
 
+    @property
+    def of(self) -> str:
+        """The weight that moves: itself, unless it is a velocity."""
+        return self.name.removesuffix(".velocity") if self.velocity else self.name
+
 
 @dataclass(frozen=True)
 class Step:

@@ -31,9 +31,14 @@ term by term whatever their size, where a wave's rounding counts by its coeffici
 _SLACK = 6
 """Fractional bits that a value may have beyond those it is to have before a round is spent on them."""
 _EXACT_BITS = 48
-_FEWEST_BITS = 6
+FEWEST_BITS = 6
+"""Fractional bits that a value of training keeps, whatever its bound."""
 _ENOUGH_BITS = 16
 """Fractional bits of an operand beyond which nobody misses one."""
+SMALLER_STEP = (
+    "give samples that bounds may rest on (--calibrate, in Python samples=(x, y)), declare smaller ranges (--range, in "
+    "Python also cluster.trainer(..., precision=Precision(weights=..., ceiling=...))), or train fewer layers (--frozen)"
+)
 _GATES = {"matmul": "matmul", "conv": "convolution", "multiply": "multiply"}
 
 
@@ -64,12 +69,10 @@ def product(state: Lowering, node: Node) -> Value:
 def _require_digits(state: Lowering, reach: float, x: Value, y: Value) -> None:
     """Refuse a product whose operands would lose their digits to a bound; tell of one that costs some."""
     left = min(log2(x.scale), log2(y.scale))
-    if left < _FEWEST_BITS:
+    if left < FEWEST_BITS:
         raise state.origin.refuse(
             f"its result can reach {reach:.3g}, which leaves {left} fractional bits of what it multiplies",
-            remedy="give samples that bounds may rest on (--calibrate, in Python samples=(x, y)), declare smaller "
-            "ranges (--range, in Python also cluster.trainer(..., precision=Precision(weights=..., ceiling=...))), or "
-            "train fewer layers (--frozen)",
+            remedy=SMALLER_STEP,
         )
     if left < _ENOUGH_BITS:
         state.note(
@@ -213,7 +216,7 @@ def sum_(state: Lowering, node: Node) -> Value:
             state.values[name] = replace(value, wire=wire)
         found = maps.sum_(state, node)
         return state.add("open", node.shape, found.scale, found.interval, found.wire.bits, x=found.wire.name)
-    return maps.sum_(state, node)
+    return maps.sum_(state, node, coarsest=FEWEST_BITS)
 
 
 def link(state: Lowering, node: Node) -> Value:

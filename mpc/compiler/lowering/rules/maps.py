@@ -35,6 +35,10 @@ from mpc.gates.multiply import Multiply
 
 _FACTOR_BITS = 18
 _FINEST_FACTOR = 26
+_COARSEST_FACTOR = 12
+"""Bits of factors that are no integers: as usual; of sums that have no room for these, rather than none at all."""
+_COARSER = 3
+"""Fractional bits fewer that operands of such sums are tried with, again and again."""
 _SIMPLE = 64
 _ROUNDINGS = 6
 """Units of an operand: the two sides of a clip are rounded apart, each where it is added to, shortened and compared."""
@@ -44,15 +48,19 @@ _ROUNDED_BITS = 44
 """What is rounded to be compared may have so many: a difference has room for a comparison on all of its bits."""
 
 
-def sum_(state: Lowering, node: Node) -> Value:
-    """Return a public linear combination; what are no integers take some fractional bits of the scale."""
+def sum_(state: Lowering, node: Node, coarsest: int = _FACTOR_BITS) -> Value:
+    """Return a public linear combination; what are no integers take some fractional bits of the scale.
+
+    Args:
+        coarsest: fractional bits that operands are left with at least, where the sum has no room for more.
+    """
     xs, wanted = [state.values[name] for name in node.reads], node.of(Sum).factors
     pairs = [(x, Fraction(factor)) for x, factor in zip(xs, wanted, strict=True) if factor]
     if not pairs:
         raise node.origin.refuse(
             "all its factors are zero", remedy="leave it out of the model: its result is a constant"
         )
-    scale, factors = _aligned(state, pairs, node)
+    scale, factors = _aligned(state, pairs, node, coarsest)
     constant = round(Fraction(node.of(Sum).constant) * scale)
     norms = norms_of_sum(state, node)
     whole, unread = [k for _, k, _ in factors], _unread(state, node)
@@ -123,15 +131,15 @@ def _clipped(bends: tuple[np.ndarray | None, np.ndarray]) -> tuple[float, float]
 
 
 def _aligned(
-    state: Lowering, pairs: list[tuple[Value, Fraction]], node: Node
+    state: Lowering, pairs: list[tuple[Value, Fraction]], node: Node, coarsest: int = _FACTOR_BITS
 ) -> tuple[Fraction, list[tuple[Value, int, float]]]:
     """One scale for all, and integers to multiply each with, and what each is off by, beside its size.
 
     Small integers are exact.  Where there are none, the scale is a power of two.
     """
-    for shorter in (False, True):
-        if shorter:
-            pairs = [(state.shorten(x, _FACTOR_BITS), factor) for x, factor in pairs]
+    for fraction in (None, *range(_FACTOR_BITS, coarsest - 1, -_COARSER)):
+        if fraction is not None:
+            pairs = [(state.shorten(x, fraction), factor) for x, factor in pairs]
         scale = max(x.scale for x, _ in pairs)
         exact = [factor * scale / x.scale for x, factor in pairs]
         common = math.lcm(*(f.denominator for f in exact))
@@ -140,7 +148,8 @@ def _aligned(
             scale, exact = even(scale), [f * even(scale) / scale for f in exact]
             whole = sum(x.interval.bound * float(abs(f)) for (x, _), f in zip(pairs, exact, strict=True))
             room = LINEAR_BITS - 1 - math.frexp(max(1.0, whole))[1]
-            unit *= 1 << max(0, min(_FINEST_FACTOR - _FACTOR_BITS, room - _FACTOR_BITS))
+            least = _FACTOR_BITS if fraction is None else _COARSEST_FACTOR
+            unit = Fraction(1 << max(least, min(_FINEST_FACTOR, room)))
         reach = sum(x.interval.bound * float(abs(f) * unit) for (x, _), f in zip(pairs, exact, strict=True))
         if isinstance(taken := node.attributes, Sum):
             if taken.known is not None:  # terms may wrap, if their sum does not
