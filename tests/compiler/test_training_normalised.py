@@ -210,33 +210,65 @@ def test_a_model_with_a_trained_normalisation_runs() -> None:
     assert {state.name for state in plan.states} == {*training.keeps}
 
 
-def test_of_a_normalisation_over_each_row_gain_and_shift_train() -> None:
-    """Its bounds rest on samples: what it divides by is proved to be no more than positive."""
+def layered(hidden: int, epsilon: float) -> tuple[onnx.ModelProto, Arrays]:
+    """A network that normalises each row behind its first layer, and its weights."""
     nodes = [
         helper.make_node("MatMul", ["x", "w0"], ["a"], name="fc0"),
-        helper.make_node("LayerNormalization", ["a", "gain", "shift"], ["n"], name="ln"),
+        helper.make_node("LayerNormalization", ["a", "gain", "shift"], ["n"], name="ln", epsilon=epsilon),
         helper.make_node("Relu", ["n"], ["h"], name="relu"),
         helper.make_node("MatMul", ["h", "w1"], ["y"], name="fc1"),
     ]
-    own = {name: values for name, values in weights(5).items() if name in ("gain", "shift")}
-    made = model(nodes, {"w0": of(1, 6, 5), "w1": of(2, 5, 3), **own}, ["batch", 6], ["batch", 3])
-    x, y = rows((6,))
-    training = compile_training(made, "mse", SGD(RATE), BATCH, RANGES, samples={"x": x, "target": y})
-    assert {state.name for state in training.plan.states} == {"w0", "gain", "shift", "w1"}
+    own = {name: values for name, values in weights(hidden).items() if name in ("gain", "shift")}
+    own |= {"w0": of(1, 6, hidden), "w1": of(2, hidden, 3)}
+    own = {name: values.astype(np.float32).astype(np.float64) for name, values in own.items()}
+    return model(nodes, own, ["batch", 6], ["batch", 3]), own
 
 
-def test_a_scale_with_an_odd_part_settles() -> None:
+def loss_of(own: Arrays, x: np.ndarray, y: np.ndarray, epsilon: float) -> float:
+    """Half the mean squared error of the `layered` network."""
+    a = x @ own["w0"]
+    a = a - a.mean(axis=1, keepdims=True)
+    n = a / np.sqrt(np.square(a).mean(axis=1, keepdims=True) + epsilon) * own["gain"] + own["shift"]
+    return float(np.square(np.maximum(n, 0) @ own["w1"] - y).sum() / 2 / len(x))
+
+
+def slopes(own: Arrays, name: str, *given: Any) -> np.ndarray:
+    """Derivatives of `loss_of` by a weight, by differences."""
+    found = np.zeros(own[name].shape)
+    for place in np.ndindex(found.shape):
+        ends = []
+        for way in (1e-6, -1e-6):
+            moved = own[name].copy()
+            moved[place] += way
+            ends.append(loss_of({**own, name: moved}, *given))
+        found[place] = (ends[0] - ends[1]) / 2e-6
+    return found
+
+
+@pytest.mark.parametrize(("hidden", "momentum", "epsilon"), [(5, 0.0, 1e-5), (12, 0.875, 1e-5), (12, 0.5, 0.1)])
+def test_a_normalisation_over_each_row_trains_with_bounds_that_are_proved(
+    hidden: int, momentum: float, epsilon: float
+) -> None:
+    """Parties = reference bit for bit, and what a step moves is what the loss's slopes say."""
+    made, own = layered(hidden, epsilon)
+    training = compile_training(made, "mse", SGD(RATE, momentum), 32, RANGES)
+    x, y = rows((6,), 64)
+    feeds = list(islice(batches(np.rint(x * 256) / 256, y, 32), 2))
+    trial = Trial(training.plan, training.weights, 2)
+    for one in feeds:
+        trial.run(integers(training, one), 1)
+    [found] = on_integers(training, iter(feeds[:1]))
+    for name, values in own.items():
+        move = -training.learning_rate * slopes(own, name, feeds[0]["x"], feeds[0]["target"], epsilon)
+        assert np.linalg.norm(found[name] - values - move) < 0.05 * np.linalg.norm(move), name
+
+
+def test_of_a_normalisation_over_each_row_bounds_may_rest_on_samples() -> None:
     """A mean over five leaves a fifth in the scale of a gradient, and so another one in each guess of a weight's."""
-    nodes = [
-        helper.make_node("MatMul", ["x", "w0"], ["a"], name="fc0"),
-        helper.make_node("LayerNormalization", ["a", "gain", "shift"], ["n"], name="ln", epsilon=0.1),
-        helper.make_node("Relu", ["n"], ["h"], name="relu"),
-        helper.make_node("MatMul", ["h", "w1"], ["y"], name="fc1"),
-    ]
-    own = {name: values for name, values in weights(5).items() if name in ("gain", "shift")}
-    made = model(nodes, {"w0": of(1, 6, 5), "w1": of(2, 5, 3), **own}, ["batch", 6], ["batch", 3])
+    made, own = layered(5, 0.1)
     x, y = rows((6,))
     training = compile_training(made, "mse", SGD(0.1), 16, RANGES, samples={"x": x, "target": y})
+    assert {state.name for state in training.plan.states} == {*own}
     feeds = list(islice(batches(np.rint(x * 256) / 256, y, 16), 2))
     trial = Trial(training.plan, training.weights, 2)
     for one in feeds:

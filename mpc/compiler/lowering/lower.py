@@ -78,7 +78,7 @@ def lower(graph: Graph, roles: Roles, protected: Mapping[str, StoredFacts] = Map
                     "does for minus infinity)"
                 ),
             ) from None
-        state.values[node.writes] = value if node.op in _OF_ROWS else _with_known(value, node)
+        state.values[node.writes] = value if node.op in _OF_ROWS else with_known(value, node)
     left = [ends.leave(state, out) for out in graph.outputs if ends.is_told(state, out)]
     for out in graph.outputs:
         if out.carried:
@@ -111,7 +111,8 @@ def _is_told(node: Node) -> bool:
     return isinstance(node.attributes, Weighted | Constant) and node.attributes.public
 
 
-def _with_known(value: Value, node: Node) -> Value:
+def with_known(value: Value, node: Node) -> Value:
+    """Return a value within the ends that are known of its node's."""
     return replace(value, interval=known_interval(value.interval, value.scale, node))
 
 

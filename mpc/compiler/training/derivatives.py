@@ -26,6 +26,7 @@ from mpc.compiler.graph.attributes import (
 )
 from mpc.compiler.graph.graph import Node, Shape
 from mpc.compiler.training.convolutions import by_filters, by_input, by_input_of_constants
+from mpc.compiler.training.normalised import normalised_over
 from mpc.compiler.training.slopes import function
 from mpc.compiler.training.tape import Tape
 
@@ -85,9 +86,23 @@ def _columns(tape: Tape, node: Node, g: str, needed: Sequence[bool]) -> Gradient
 def _multiply(tape: Tape, node: Node, g: str, needed: Sequence[bool]) -> Gradients:
     x, y = node.reads
     g = tape.short(g)
+    writers = {each.writes: each for each in tape.nodes}
+    if (axes := normalised_over(node, writers, tape.shapes[x])) is not None:
+        return [_normalised(tape, node, g, axes), None]
     return [
         _times(tape, g, other, own) if need else None for own, other, need in ((x, y, needed[0]), (y, x, needed[1]))
     ]
+
+
+def _normalised(tape: Tape, node: Node, g: str, axes: tuple[int, ...]) -> str:
+    """Write the gradient of c in n = c r, r = 1 / sqrt(mean c^2 + epsilon): r (g - n mean(g n)), exactly.
+
+    What r itself passes on to c is in it, so no power of the mean square is evaluated, nor anything as large.
+    """
+    normal = tape.short(node.writes)
+    along = tape.mean(tape.multiply(g, normal), axes)
+    across = tape.sum((g, tape.multiply(normal, tape.short(along))), (1.0, -1.0))
+    return tape.multiply(tape.short(across), node.reads[1])
 
 
 def _times(tape: Tape, g: str, other: str, own: str) -> str:

@@ -22,13 +22,16 @@ from mpc.compiler.lowering.builder import LINEAR_BITS, Lowering, Value
 from mpc.compiler.lowering.checked import with_fewest_tags
 from mpc.compiler.lowering.ends import enter, fractions, leave
 from mpc.compiler.lowering.intervals import ROUNDING, Interval
-from mpc.compiler.lowering.lower import RULES, Rule
+from mpc.compiler.lowering.lower import RULES, Rule, with_known
 from mpc.compiler.lowering.rounds import with_fewer_rounds
-from mpc.compiler.lowering.rules import gradients
+from mpc.compiler.lowering.rules import gradients, products
 from mpc.compiler.lowering.rules.gradients import FEWEST_BITS, SMALLER_STEP
+from mpc.compiler.lowering.rules.together import with_room
+from mpc.compiler.lowering.rules.tops import with_step
 from mpc.compiler.lowering.scales import log2
 from mpc.compiler.roles import Roles
 from mpc.compiler.training.at_rest import first_program
+from mpc.compiler.training.normalised import normalises
 from mpc.compiler.training.precision import Precision, loss_bits
 from mpc.compiler.training.step import State, Step
 from mpc.errors import InputError, ModelError
@@ -42,11 +45,18 @@ _MOST_TRIES = 12
 _ROUNDED = 1 + 1 / 64
 _SPARE = 1.05
 """Room that a sum has beside the largest that is known of it, and terms are not (`maps`)."""
+
+
+def _multiply(state: Lowering, node: Node) -> Value:
+    """Multiply values as they are, but for what normalises: no weight moves by that, and its factors need digits."""
+    return (products.product if normalises(node, state.graph.writers) else gradients.product)(state, node)
+
+
 _TRAINING: dict[str, Rule] = {
     **RULES,
     "matmul": gradients.product,
     "conv": gradients.product,
-    "multiply": gradients.product,
+    "multiply": _multiply,
 } | {
     "round": gradients.round_,
     "sum": gradients.sum_,
@@ -155,7 +165,8 @@ class _Work:
         for node in self.graph.nodes:
             self.state.origin = node.origin
             try:
-                self.state.values[node.writes] = self.rules[node.op](self.state, node)
+                known = with_step(self.state, with_room(self.state, node))
+                self.state.values[node.writes] = with_known(self.rules[node.op](self.state, known), known)
             except InputError as error:
                 raise node.origin.refuse(error.what, remedy="replace it by a number that is nearer to zero") from None
         return tuple(inputs)

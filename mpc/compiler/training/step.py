@@ -17,6 +17,7 @@ from mpc.compiler.graph.stored import StoredInput
 from mpc.compiler.training.at_rest import targets_at_rest, targets_entered, targets_read
 from mpc.compiler.training.backward import differentiate
 from mpc.compiler.training.losses import LOSS, last_sums, loss_named, squares
+from mpc.compiler.training.normalised import normalises
 from mpc.compiler.training.optimisers import SGD, Rate
 from mpc.compiler.training.parameters import Freed
 from mpc.compiler.training.precision import Precision, loss_bits
@@ -173,9 +174,9 @@ def _with_precision(freed: Freed, precision: Precision) -> Graph:
     """Give what layers hand on few fractional bits, and what is multiplied no more than that."""
     nodes: list[Node] = []
     short: dict[str, str] = {}
-    written = {node.writes for node in freed.graph.nodes}
+    written = {node.writes: node for node in freed.graph.nodes}
     for node in freed.graph.nodes:
-        if node.op in _PRODUCTS and len(node.reads) == 2:
+        if node.op in _PRODUCTS and len(node.reads) == 2 and not (node.op == "multiply" and normalises(node, written)):
             for name in [name for name in node.reads if name in written and name not in short]:
                 short[name] = f"{name}/short"
                 shape = next(one.shape for one in nodes if one.writes == name)
