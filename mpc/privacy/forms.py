@@ -105,6 +105,15 @@ def _moved(gate: LinearMap, place: int, own: np.ndarray, out: tuple[int, ...], w
     return Links(to, read[to] - 1, np.ones(to.size, dtype=np.int64))
 
 
+def _joined(gate: Concat, place: int, own: np.ndarray, out: tuple[int, ...], wires: Wires) -> Links:
+    start = sum(wires[name].sizes[gate.axis] for name in gate.xs[:place])
+    before, behind = (int(np.prod(part, dtype=object)) for part in (out[: gate.axis], out[gate.axis + 1 :]))
+    rows = np.arange(before, dtype=np.int64).reshape(-1, 1) * out[gate.axis] + start
+    rows = rows + np.arange(own.shape[gate.axis], dtype=np.int64)
+    to = (rows.reshape(-1, 1) * behind + np.arange(behind, dtype=np.int64)).reshape(-1)
+    return Links(to, own.reshape(-1), np.ones(to.size, dtype=np.int64))
+
+
 def _combined(gate: Combine, place: int, own: np.ndarray, out: tuple[int, ...], wires: Wires) -> Links:
     factor = gate.factors[place] if place < len(gate.factors) else 1
     read = np.broadcast_to(own, out).reshape(-1)
@@ -126,7 +135,7 @@ def _totalled(gate: Total | Rows, place: int, own: np.ndarray, out: tuple[int, .
 
 _LINKS: dict[type[Gate], Callable[..., Links]] = {
     Combine: _combined,
-    Concat: _moved,
+    Concat: _joined,
     Reshape: _moved,
     Rows: _totalled,
     Take: _moved,

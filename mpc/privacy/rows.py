@@ -10,6 +10,7 @@ from mpc.errors import PlanError
 from mpc.gates.base import Gate, count
 from mpc.gates.bound import Bound
 from mpc.gates.linear import LinearMap
+from mpc.gates.moves import Concat
 from mpc.gates.multiply import Multiply
 from mpc.gates.open import Open
 from mpc.gates.step import Step
@@ -142,7 +143,7 @@ class RowProof:
 
     def _mapped(self, gate: LinearMap, found: Mapping[str, Form]) -> Form:
         read = sum(count(self._one[name]) for name in (*gate.reads, *gate.writes))
-        self._work(read * max(1, len(found)))
+        self._work(read if isinstance(gate, Concat) else read * max(1, len(found)))
         form = forms.mapped(gate, found, self._one)
         self._work(sum(matrix.values.size for matrix in form.values()))
         return form
