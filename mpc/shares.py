@@ -19,6 +19,7 @@ from mpc import field as fp
 from mpc import kernels
 from mpc.comparison import Comparison
 from mpc.conjunction import Nodes
+from mpc.encoding import view_field
 from mpc.errors import LocalProtocolError
 
 Pairs = tuple[np.ndarray, np.ndarray]
@@ -232,6 +233,11 @@ class Masked:
 
     def __repr__(self) -> str:
         return f"<Masked shape={self.public.shape}>"
+
+    @property
+    def agreed(self) -> memoryview:
+        """Bytes of x^, which parties compare before they compute with it."""
+        return view_field(self.public)
 
     def known_mask(self) -> Share:
         """Return this party's share of the mask; `LocalProtocolError` if the mask is derived."""

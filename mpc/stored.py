@@ -9,17 +9,37 @@ several columns has the elements of each of its rows in the order of the columns
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from math import prod
+from typing import Protocol
 
 import numpy as np
 
 from mpc.prg import Seed, expand_field_part
+from mpc.shares import Share
 
 BLOCK_ROWS = 1 << 16
+BAND_ELEMENTS = 1 << 20
+"""Elements that are read of long rows at a time, or one row, where bands of them are wanted."""
+
+
+class AtRest(Protocol):
+    """Rows of a stored input: x^, and this party's share of its mask; here, or read when they are asked for."""
+
+    @property
+    def public(self) -> np.ndarray:
+        """x^."""
+
+    @property
+    def mask(self) -> Share | None:
+        """This party's share of the mask."""
+
+    @property
+    def agreed(self) -> bytes | memoryview:
+        """Bytes of x^, or a digest of them: parties compare it before they compute with x^."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +101,34 @@ def expand_rows(
         return expand_field_part(seed(block), start * prod(shape), (stop - start) * prod(shape))
 
     return read_rows(part, layout, first, count).reshape(count, *shape)
+
+
+def expand_band(seed: Seed, elements: int, band: range, rows: range) -> np.ndarray:
+    """Expand one party's share of the masks of a band of some rows of a block, (rows, elements of the band).
+
+    Args:
+        seed: that party's of the block.
+        elements: of a row.
+    """
+    parts = [expand_field_part(seed, row * elements + band.start, len(band)) for row in rows]
+    return np.stack(parts)
+
+
+def stretches(layout: Layout, rows: np.ndarray, most: int) -> Iterator[tuple[slice, int, range]]:
+    """Yield rows in their order, some neighbours of one block at a time: (their places, the block, its rows).
+
+    Args:
+        most: of rows at a time.
+    """
+    place = 0
+    while place < len(rows):
+        block, last = layout.block_at(int(rows[place])), place + 1
+        end = layout.start(block) + layout.rows_of(block)
+        while last - place < most and last < len(rows) and rows[last - 1] + 1 == rows[last] < end:
+            last += 1
+        first = int(rows[place]) - layout.start(block)
+        yield slice(place, last), block, range(first, first + last - place)
+        place = last
 
 
 def read_rows(read: Callable[[int, int, int], np.ndarray], layout: Layout, first: int, count: int) -> np.ndarray:

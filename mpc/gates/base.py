@@ -142,6 +142,11 @@ class Gate(Frozen):
         return tuple(names)
 
     @property
+    def awaits(self) -> tuple[str, ...]:
+        """List the wires behind which it starts, though it reads none of them."""
+        return ()
+
+    @property
     def weights(self) -> tuple[str, ...]:
         """List the wires it reads that have to live for a session; no other may."""
         return ()

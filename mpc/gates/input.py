@@ -11,6 +11,10 @@ the provider its k_i, and no bundle deals anything for it.
 
 State is entered by nobody: x^, its mask and the parties' shares of the mask are those that a wire of the
 run before had, and nothing is dealt for it either.
+
+What is stored may be read late: after a wire that the run computes first.  Until then x^ is not in memory, so inputs
+that are read one after another need room for one of them.  No gate may compute with shares of such a mask: they would
+be there before, since what a run needs is prepared ahead.
 """
 
 from __future__ import annotations
@@ -32,11 +36,19 @@ class Input(Gate):
 
     kind: ClassVar[str] = "input"
     operands: ClassVar[tuple[str, ...]] = ()
+    later: ClassVar[tuple[str, ...]] = ("after",)
     out: Name
     lifetime: Lifetime = Lifetime.RUN
+    after: Name | None = None
+
+    @property
+    def awaits(self) -> tuple[str, ...]:
+        return self._named(("after",))
 
     def check(self, wires: Wires) -> None:
         wire = wires[self.out]
+        if self.after is not None and self.lifetime is not Lifetime.STORED:
+            raise self.refuse("only rows that lie at the parties are read after something else")
         if self.is_state:
             if wire.masking is not Masking.DRAWN or wire.holders or BATCH in wire.shape:
                 raise self.refuse("state has no holder and no batch dimension, and its mask was drawn before")
@@ -94,6 +106,8 @@ class Input(Gate):
             run.draw_mask(self.out)
 
     def prepare(self, run: PartyReading) -> None:
+        if self.after is not None:
+            return
         if self.is_stored:
             run.set_mask(self.out, run.stored_mask(self.out))
         elif self.is_state:

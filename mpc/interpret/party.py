@@ -27,6 +27,7 @@ from mpc.plan.schedule import Schedule, Step
 from mpc.plan.segments import segments
 from mpc.prg import SEED_BYTES, Draws, Seed, expand_words
 from mpc.shares import BitShare, Lane, Masked, Share
+from mpc.stored import AtRest
 from mpc.transcript import Transcript
 
 Buffer = bytes | memoryview
@@ -57,7 +58,7 @@ class PartyRun:
         bundle: Bundle,
         session: SessionWires,
         transcript_key: bytes = b"",
-        stored: Mapping[str, Masked] | None = None,
+        stored: Mapping[str, AtRest] | None = None,
         log: Log | None = None,
         wires: RunWires | None = None,
         arrivals: Arrivals | None = None,
@@ -169,7 +170,7 @@ class PartyRun:
         if self.plan.states:
             self._read_state_masks()
         for name in sorted(self._stored):  # agreed on with what is entered: a party's disk may have been altered
-            self.transcript.absorb("stored", name, view_field(self._stored[name].public))
+            self.transcript.absorb("stored", name, self._stored[name].agreed)
         self._preparing.ahead(self._prepare_gate)
         self._leave_masks()
 

@@ -53,6 +53,8 @@ class PlanInput(Frozen):
         missing: None where no number may be missing.  In place of one that is, `stand_in` is entered.
         places: None of numbers that are entered as they are.  Else a whole number enters as so many zeros, on one more
             axis at the end of the wire, with 1 at the place that it tells; a negative one counts from the end.
+        first: None where the wire has all elements of a row of what it is bound to.  Else it is a *band*: of so many
+            neighbours as the wire has in a row, the first one's place among all, from 0.
     """
 
     name: Name
@@ -64,6 +66,7 @@ class PlanInput(Frozen):
     factor: Annotated[tuple[Scale, ...], Field(min_length=1, max_length=1 << 16)] = (Fraction(1),)
     missing: Missing | None = None
     places: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
+    first: Annotated[int, Field(ge=0, lt=1 << 28)] | None = None
 
     def of_numbers(self, shape: tuple[Dimension, ...]) -> tuple[Dimension, ...]:
         """Return the shape of what its owner gives, of the shape of its wire."""

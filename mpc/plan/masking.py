@@ -10,12 +10,14 @@ from mpc.wires import Masking, Wires
 
 def shared_masks(gates: Sequence[Gate], wires: Wires, carried: Collection[str] = ()) -> frozenset[str]:
     """Return the wires that are multiplied, or added to what is not opened, that have holders or are kept, that
-    the next run reads, or that such ones are mapped from.
+    the next run reads, or that such ones are mapped from.  What is read late has holders, and counts for its use alone.
 
     Args:
         carried: wires that the next run reads.
     """
-    return used_masks(gates, wires, {*carried, *(name for name, wire in wires.items() if wire.held)})
+    late = {name for gate in gates if gate.awaits for name in gate.writes}
+    held = {name for name, wire in wires.items() if wire.held}
+    return used_masks(gates, wires, {*carried, *(held - late)})
 
 
 def used_masks(gates: Sequence[Gate], wires: Wires, wanted: Collection[str]) -> frozenset[str]:

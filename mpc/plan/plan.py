@@ -73,7 +73,7 @@ class Plan(Frozen):
         """The bytes that parties agree on."""
         content = self.model_dump(mode="json", exclude={"gates", "states", "program", "security", "segment_bytes"})
         for entry in content["inputs"]:
-            for key in ("missing", "places"):  # a plan that has no such inputs has the bytes that it had before
+            for key in ("missing", "places", "first"):  # a plan without such inputs has the bytes that it had before
                 if entry[key] is None:
                     del entry[key]
         for entries, key in ((content["outputs"], "keep"), (content["wires"], "kept")):
@@ -107,6 +107,11 @@ class Plan(Frozen):
     def stored(self) -> tuple[Input, ...]:
         """The inputs that lie at the parties before a session begins: data with rows, and weights."""
         return tuple(gate for gate in self.gates if isinstance(gate, Input) and gate.is_stored)
+
+    @cached_property
+    def bands(self) -> dict[str, int]:
+        """The first place of each wire that has some neighbouring elements of stored rows, and not all of them."""
+        return {given.wire: given.first for given in self.inputs if given.first is not None}
 
     @cached_property
     def public_weights(self) -> tuple[Input, ...]:

@@ -1,6 +1,6 @@
 """Find which gate is in which round: independent gates share one.
 
-Steps are counted from 0.  A gate starts as soon as everything it reads is there, so the last
+Steps are counted from 0.  A gate starts as soon as everything it reads or awaits is there, so the last
 step is the plan's depth; every party and the compiler compute the same schedule.
 """
 
@@ -55,7 +55,7 @@ def schedule(gates: Iterable[Gate], wires: Wires) -> Schedule:
     starts: dict[str, int] = {}
     turns: list[list[Turn]] = []
     for gate in gates:
-        start = max((ready.get(name, 0) for name in gate.reads), default=0)
+        start = max((ready.get(name, 0) for name in (*gate.reads, *gate.awaits)), default=0)
         starts[gate.name] = start
         rounds = gate.openings(wires)
         while len(turns) < start + len(rounds):

@@ -10,6 +10,7 @@ from mpc.gates.base import COMPILE_ANEW
 from mpc.gates.input import Input
 from mpc.gates.linear import MAX_FACTOR, Combine
 from mpc.plan.ends import PlanInput, PlanOutput
+from mpc.plan.masking import shared_masks
 from mpc.plan.plan import Plan
 from mpc.plan.program import Program
 from mpc.wires import BATCH, Masking, Wire
@@ -54,6 +55,7 @@ def verify(plan: Plan) -> None:
     _check_ends(plan)
     _check_states(plan, known)
     _check_rows(plan)
+    _check_late(plan)
     if plan.program is not None:
         _check_program(plan, plan.program)
 
@@ -87,12 +89,12 @@ def _check_flow(plan: Plan) -> dict[str, bool]:
     stored = {gate.out for gate in plan.weights}
     written: dict[str, bool] = {}
     for gate in plan.gates:
-        for name in (*gate.reads, *gate.writes):
+        for name in (*gate.reads, *gate.awaits, *gate.writes):
             if name not in plan.wire:
                 raise PlanError(
                     f"gate {gate.name} names the wire {name!r}, which the plan does not define", remedy=COMPILE_ANEW
                 )
-        for name in gate.reads:
+        for name in (*gate.reads, *gate.awaits):
             if name not in written:
                 raise PlanError(f"gate {gate.name} reads the wire {name!r} before it is written", remedy=COMPILE_ANEW)
         for name in gate.reads:
@@ -146,6 +148,7 @@ def _check_ends(plan: Plan) -> None:
         _check_units(plan, given)
         _check_missing(plan, given)
         _check_places(plan, given)
+        _check_band(plan, given)
     if not plan.outputs and not plan.states:
         raise PlanError("the plan has neither outputs nor states: nothing comes of it", remedy=COMPILE_ANEW)
     released = {out.wire for out in plan.outputs}
@@ -216,6 +219,18 @@ def _check_rows(plan: Plan) -> None:
                 cause="the rows of stored data are its first axis; their number is open, or a program's",
                 remedy=COMPILE_ANEW,
             )
+
+
+def _check_late(plan: Plan) -> None:
+    """Check that nobody needs a share of the mask of what is read late: it would be held from the beginning."""
+    late = {name for gate in plan.online if gate.awaits for name in gate.writes}
+    used = sorted(late & shared_masks(plan.online, plan.wire, plan.carried)) if late else []
+    if used:
+        raise PlanError(
+            f"the wire {used[0]!r} is read late, and its mask is used",
+            cause="what is read late is moved, added up and compared, and not multiplied or handed on",
+            remedy=COMPILE_ANEW,
+        )
 
 
 def _check_program(plan: Plan, program: Program) -> None:
@@ -298,6 +313,16 @@ def _check_places(plan: Plan, given: PlanInput) -> None:
         raise PlanError(f"input {given.name!r}: its range has places that are not there", remedy=COMPILE_ANEW)
     if given not in plan.entered_inputs:
         raise PlanError(f"input {given.name!r}: places are entered, and never lie at the parties", remedy=COMPILE_ANEW)
+
+
+def _check_band(plan: Plan, given: PlanInput) -> None:
+    """A band is of rows of plain numbers that lie at the parties, whose elements are counted."""
+    wire = plan.wire[given.wire]
+    if given.first is None:
+        return
+    rows = len(wire.shape) == 2 and wire.shape[0] == BATCH
+    if given.missing is not None or given in plan.entered_inputs or not rows:
+        raise PlanError(f"input {given.name!r}: it is no band of rows at the parties", remedy=COMPILE_ANEW)
 
 
 def _count(shape: tuple[object, ...]) -> tuple[int, int]:

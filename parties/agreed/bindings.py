@@ -189,9 +189,13 @@ def check_columns(
     """
     if given.places is not None:
         raise PlanError(f"input {given.name!r} takes places of a table, which are entered for the run")
+    if given.first is not None and len(columns) > 1:
+        raise InputError(f"input {given.name!r} reads a band of one column, and {len(columns)} of {name} are bound")
     sizes = tuple(size for size in shape if isinstance(size, int))
-    elements = [column for column in columns for _ in range(column.elements(1))]
     count = int(np.prod(sizes, dtype=np.int64))
+    left = [column.elements(1) - (given.first or 0) for column in columns]
+    size = left if given.first is None else [min(count, max(0, left[0]))]
+    elements = [column for column, often in zip(columns, size, strict=True) for _ in range(often)]
     if len(elements) != count:
         raise InputError(
             f"the columns of {name} have {len(elements)} elements a row, and input {given.name!r} reads {count}",
@@ -223,6 +227,17 @@ def check_columns(
 def count_seeds(binding: Binding, layout: Layout) -> int:
     """Return how many seeds a party keeps for what is bound: one a block of each column."""
     return len(binding.columns) * len(layout.blocks(binding.first, binding.rows))
+
+
+def same_seeds(plan: Plan, bindings: Sequence[Binding]) -> list[int]:
+    """Return for each binding the one that shows its seeds: itself, or of bands of the same rows the first."""
+    first: dict[tuple[bytes, tuple[str, ...], int, int], int] = {}
+    return [
+        first.setdefault((each.object, each.columns, each.first, each.rows), index)
+        if each.wire in plan.bands
+        else index
+        for index, each in enumerate(bindings)
+    ]
 
 
 def read_binding(message: party_pb2.Binding) -> Binding:

@@ -14,7 +14,8 @@ from mpc.interpret.preparing import Arrivals
 from mpc.interpret.session_wires import SessionWires
 from mpc.plan.plan import Plan
 from mpc.prg import SEED_BYTES, Seed
-from mpc.shares import Lane, Masked
+from mpc.shares import Lane
+from mpc.stored import AtRest
 from mpc.tags import Key
 from parties.agreed.terms import Terms, roster_digest
 
@@ -60,7 +61,7 @@ class Evaluations:
         plan: Plan,
         bundle: Bundle,
         key: bytes,
-        stored: Mapping[str, Masked],
+        stored: Mapping[str, AtRest],
         arrivals: Arrivals | None = None,
         window: int | None = None,
     ) -> Evaluation:

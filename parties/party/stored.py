@@ -7,16 +7,19 @@ x^ is on the disk, and of its mask each party expands its own share.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import numpy as np
+from blake3 import blake3
 
-from mpc.errors import HandshakeError, InputError
+from mpc.encoding import view_field
+from mpc.errors import HandshakeError, InputError, IntegrityError
 from mpc.plan.plan import Plan
 from mpc.prg import Seed
 from mpc.shares import Masked, Share
-from mpc.stored import expand_rows, gather, join_columns, read_rows
+from mpc.stored import BAND_ELEMENTS, AtRest, expand_band, expand_rows, gather, join_columns, read_rows, stretches
 from parties.agreed.bindings import (
     Binding,
     check_bindings,
@@ -25,6 +28,8 @@ from parties.agreed.bindings import (
     parts_of,
     rows_of,
     run_rows,
+    same_seeds,
+    spread,
 )
 from parties.agreed.objects import Manifest
 from parties.agreed.refreshing import refreshed
@@ -32,6 +37,90 @@ from parties.agreed.signed import Signed
 from parties.agreed.succession import require_succession
 from parties.agreed.terms import Terms
 from parties.party.vault.vault import Vault
+
+
+class Bands:
+    """Bands of the rows that a run reads, each read when somebody asks for it, and not held.
+
+    Args:
+        parts: what all of them are bound to.
+        rows: of the run, counted over all parts.
+        places: of each wire's elements in a row.
+    """
+
+    def __init__(self, vault: Vault, parts: Sequence[Binding], rows: np.ndarray, places: Mapping[str, range]) -> None:
+        self._vault, self._parts, self._rows, self.places = vault, parts, rows, places
+        self._manifests = {each.object: vault.manifest(each.object) for each in parts}
+
+    def __repr__(self) -> str:
+        return f"<Bands wires={len(self.places)}>"
+
+    @cached_property
+    def digests(self) -> dict[str, bytes]:
+        """BLAKE3 of x^ of each wire; all of it is read once."""
+        states = {wire: blake3() for wire in self.places}
+        for _, binding, block, rows in self._stretches():
+            found = self._read(binding, block, rows)
+            for wire, places in self.places.items():
+                states[wire].update(view_field(np.ascontiguousarray(found[:, places.start : places.stop])))
+        return {wire: state.digest() for wire, state in states.items()}
+
+    def public(self, wire: str) -> np.ndarray:
+        """Return x^ of a wire; `IntegrityError` if it is not what it was when all of it was read."""
+        places = self.places[wire]
+        out = np.empty((len(self._rows), len(places)), dtype=np.uint64)
+        for place, binding, block, rows in self._stretches():
+            out[place] = self._read(binding, block, rows)[:, places.start : places.stop]
+        if blake3(view_field(out)).digest() != self.digests[wire]:
+            raise IntegrityError("what lies at this party was altered while a run was reading it")
+        return out
+
+    def mask(self, wire: str) -> Share:
+        """Return this party's share of the mask of a wire."""
+        places = self.places[wire]
+        out = np.empty((len(self._rows), len(places)), dtype=np.uint64)
+        for place, binding, block, rows in self._stretches():
+            seed = self._vault.seed(binding.object, binding.columns[0], block)
+            out[place] = expand_band(seed, self._elements(binding), places, rows)
+        return Share(out)
+
+    def _elements(self, binding: Binding) -> int:
+        return self._manifests[binding.object].column(binding.columns[0]).elements(1)
+
+    def _read(self, binding: Binding, block: int, rows: range) -> np.ndarray:
+        found = self._vault.rows(binding.object, binding.columns[0], block, rows.start, rows.stop)
+        return found.reshape(len(rows), -1)
+
+    def _stretches(self) -> Iterator[tuple[slice, Binding, int, range]]:
+        """Yield (places among the run's rows, whose they are, a block, its rows)."""
+        for number, some, where in spread(self._parts, self._rows):
+            binding, first = self._parts[number], int(where[0])
+            most = max(1, BAND_ELEMENTS // self._elements(binding))
+            for place, block, rows in stretches(self._manifests[binding.object].layout, some, most):
+                yield slice(first + place.start, first + place.stop), binding, block, rows
+
+
+@dataclass(frozen=True)
+class Band:
+    """One of them, as a run asks for it."""
+
+    wire: str
+    bands: Bands
+
+    @property
+    def public(self) -> np.ndarray:
+        """x^, read now."""
+        return self.bands.public(self.wire)
+
+    @property
+    def mask(self) -> Share:
+        """This party's share of the mask, expanded now."""
+        return self.bands.mask(self.wire)
+
+    @property
+    def agreed(self) -> bytes:
+        """Digest of x^."""
+        return self.bands.digests[self.wire]
 
 
 class StoredRows:
@@ -67,14 +156,17 @@ class StoredRows:
         return [self._vault.signed(object_id) for object_id in self._manifests]
 
     def seeds(self) -> list[list[Seed]]:
-        """List this party's seeds of the blocks that are bound, by binding, and of no other block."""
+        """List this party's seeds of the blocks that are bound, by binding, and of no other block; of bands of the same
+        rows once."""
+        shown = same_seeds(self._plan, self._terms.bindings)
         return [
             [
                 self._vault.seed(binding.object, column, block)
                 for column in binding.columns
                 for block in self._manifests[binding.object].layout.blocks(binding.first, binding.rows)
+                if shown[index] == index
             ]
-            for binding in self._terms.bindings
+            for index, binding in enumerate(self._terms.bindings)
         ]
 
     # -- what is computed on
@@ -87,8 +179,9 @@ class StoredRows:
             if binding.wire in self._weights
         }
 
-    def run(self, bound: Plan, batch: int, run: int) -> dict[str, Masked]:
-        """Return the rows that a run reads, by wire; runs follow one another.
+    def run(self, bound: Plan, batch: int, run: int) -> dict[str, AtRest]:
+        """Return the rows that a run reads, by wire; runs follow one another.  Bands of them are read when they are
+        asked for.
 
         Raises:
             InputError: the run would go beyond the last row.
@@ -97,7 +190,18 @@ class StoredRows:
             return {}
         rows = run_rows(self._plan, run, batch, self._done, self._rows)
         wires = {each.wire for each in self._terms.bindings} - self._weights
-        found = {wire: self._masked(wire, rows, bound.wire[wire].sizes) for wire in wires if wire in bound.wire}
+        found: dict[str, AtRest] = {}
+        apart: dict[tuple[Binding, ...], dict[str, range]] = {}
+        for wire in wires.intersection(bound.wire):
+            sizes = bound.wire[wire].sizes
+            if wire not in bound.bands:
+                found[wire] = self._masked(wire, rows, sizes)
+                continue
+            parts = tuple(replace(each, wire="") for each in parts_of(self._terms.bindings, wire))
+            apart.setdefault(parts, {})[wire] = range(bound.bands[wire], bound.bands[wire] + sizes[-1])
+        for parts, places in apart.items():
+            bands = Bands(self._vault, parts, rows, places)
+            found |= {wire: Band(wire, bands) for wire in places}
         self._done += batch
         return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
@@ -101,7 +101,7 @@ class ProviderSession:
         if late is not None:
             raise PeerError(f"{late} has not asked for the session", peer=late)
 
-    def stored_masks(self, plan: Plan, entry: EntryId, batch: int) -> dict[str, np.ndarray]:
+    def stored_masks(self, plan: Plan, entry: EntryId, batch: int) -> Mapping[str, np.ndarray]:
         """Return the plain masks of what lies at the parties and is dealt for with an entry, by wire."""
         if not entry.is_weights:
             return self.stored.run(plan, batch, entry.number)

@@ -7,8 +7,8 @@ session: they are masks of data at rest, so with x^ from any party they would be
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial, reduce
 
 import numpy as np
 
@@ -16,8 +16,8 @@ from mpc import field as fp
 from mpc.errors import HandshakeError, IntegrityError, MpcError, PeerError
 from mpc.plan.plan import Plan
 from mpc.prg import Seed
-from mpc.stored import expand_rows, gather, join_columns
-from parties.agreed.bindings import Binding, check_bindings, count_seeds, gather_parts, rows_of, run_rows
+from mpc.stored import BAND_ELEMENTS, expand_band, expand_rows, gather, join_columns, stretches
+from parties.agreed.bindings import Binding, check_bindings, count_seeds, gather_parts, rows_of, run_rows, same_seeds
 from parties.agreed.manifest import read_seed
 from parties.agreed.objects import Manifest
 from parties.agreed.signed import Signed
@@ -26,6 +26,25 @@ from parties.trust.chains import Trust
 
 Blocks = Mapping[int, Seed]
 """Block number -> seed."""
+
+
+class RunMasks(Mapping[str, np.ndarray]):
+    """Plain masks of what a run reads, by wire, each made when it is asked for."""
+
+    def __init__(self, make: Mapping[str, Callable[[], np.ndarray]]) -> None:
+        self._make = make
+
+    def __repr__(self) -> str:
+        return f"<RunMasks wires={len(self._make)}>"
+
+    def __getitem__(self, wire: str) -> np.ndarray:
+        return self._make[wire]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._make)
+
+    def __len__(self) -> int:
+        return len(self._make)
 
 
 class StoredMasks:
@@ -75,9 +94,15 @@ class StoredMasks:
                 f"{party} shows seeds of {len(seeds)} stored wires, not of {len(self._terms.bindings)}"
             )
         self._read(party, objects, trust)
-        self._seeds[party] = [
-            self._checked(party, binding, given) for binding, given in zip(self._terms.bindings, seeds, strict=True)
-        ]
+        shown: list[list[Blocks]] = []
+        for index, first in enumerate(same_seeds(self._plan, self._terms.bindings)):
+            if first == index:
+                shown.append(self._checked(party, self._terms.bindings[index], seeds[index]))
+            elif seeds[index]:
+                raise HandshakeError(f"{party} shows seeds of the same rows twice", peer=party)
+            else:
+                shown.append(shown[first])
+        self._seeds[party] = shown
         if self.here:
             self._add_weights()
 
@@ -137,8 +162,9 @@ class StoredMasks:
         stored = {gate.out for gate in self._plan.weights if gate.is_stored}
         return {wire: mask for wire, mask in self._weights.items() if wire in stored}
 
-    def run(self, bound: Plan, batch: int, run: int) -> dict[str, np.ndarray]:
-        """Return the plain masks of the rows that a run reads, by wire; runs follow one another.
+    def run(self, bound: Plan, batch: int, run: int) -> Mapping[str, np.ndarray]:
+        """Return the plain masks of the rows that a run reads, by wire; runs follow one another.  Those of bands are
+        made when they are asked for, and not held here.
 
         Raises:
             InputError: the run would go beyond the last row.
@@ -147,18 +173,37 @@ class StoredMasks:
             return {}
         rows = run_rows(self._plan, run, batch, self._done, self._rows)
         weights = {gate.out for gate in self._plan.weights}
-        found = {}
+        found: dict[str, Callable[[], np.ndarray]] = {}
         for wire in {each.wire for each in self._terms.bindings} - weights:
             if wire in bound.wire:
                 places = [index for index, each in enumerate(self._terms.bindings) if each.wire == wire]
                 parts = [self._terms.bindings[index] for index in places]
-                masks = gather_parts(parts, rows, partial(self._of_part, places))
-                found[wire] = masks.reshape(bound.wire[wire].sizes)
+                sizes = bound.wire[wire].sizes
+                if wire in bound.bands:
+                    band = range(bound.bands[wire], bound.bands[wire] + sizes[-1])
+                    found[wire] = partial(gather_parts, parts, rows, partial(self._of_band, places, band))
+                else:
+                    masks = gather_parts(parts, rows, partial(self._of_part, places)).reshape(sizes)
+                    found[wire] = partial(np.asarray, masks)
         self._done += batch
-        return found
+        return RunMasks(found)
 
     def _of_part(self, places: Sequence[int], number: int, rows: np.ndarray) -> np.ndarray:
         return self._masks(places[number], rows)
+
+    def _of_band(self, places: Sequence[int], band: range, number: int, rows: np.ndarray) -> np.ndarray:
+        """Sum what all parties' seeds expand to on a band of some rows of one object."""
+        index = places[number]
+        binding = self._terms.bindings[index]
+        found = self._manifests[binding.object]
+        elements = found.column(binding.columns[0]).elements(1)
+
+        out = np.empty((len(rows), len(band)), dtype=np.uint64)
+        seeds = [shown[index][0] for shown in self._seeds.values()]
+        for place, block, some in stretches(found.layout, rows, max(1, BAND_ELEMENTS // elements)):
+            first, *others = (expand_band(each[block], elements, band, some) for each in seeds)
+            out[place] = reduce(fp.add, others, first)
+        return out
 
     def _masks(self, index: int, rows: np.ndarray) -> np.ndarray:
         """Sum what all parties' seeds expand to, column by column: some rows of one object."""

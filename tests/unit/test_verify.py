@@ -405,6 +405,51 @@ def test_places_that_do_not_fit_their_wire(settings: dict[str, Any], why: str) -
     refuses(placed(**settings), why)
 
 
+def banded(
+    after: str | None = "s",
+    lifetime: Lifetime = Lifetime.STORED,
+    shape: tuple = (B, 2),
+    squared: bool = False,
+    **said: Any,
+) -> Plan:
+    """Two bands of stored rows, the second of which is read when the first has been."""
+    b = Builder()
+    b.enter("x", (B, 2), 4)
+    b.gate(Truncate(name="t", x="x", out="s", shift=0), wire("s", (B, 2), 6))
+    b.enter("y", shape, 4)
+    last = Multiply(name="u", x="y", y="y", out="z") if squared else Truncate(name="u", x="y", out="z", shift=0)
+    b.gate(last, wire("z", shape, 10))
+    b.output("s", "z")
+    later = {"lifetime": lifetime, "after": after}
+    b.gates[0] = b.gates[0].model_copy(update={"lifetime": Lifetime.STORED})
+    b.gates[2] = b.gates[2].model_copy(update=later)
+    one, other = b.inputs
+    return with_parts(
+        b.unchecked(),
+        inputs=(one.model_copy(update={"first": 0}), other.model_copy(update={"first": 2} | said)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"after": "y"}, "before it is written"),
+        ({"after": "z"}, "before it is written"),
+        ({"after": "nothing"}, "does not define"),
+        ({"lifetime": Lifetime.RUN}, "read after something else"),
+        ({"lifetime": Lifetime.RUN, "after": None}, "no band of rows"),
+        ({"shape": (B,)}, "no band of rows"),
+        ({"shape": (B, 2, 2)}, "no band of rows"),
+        ({"missing": Missing(beyond="high", columns=(0,))}, "no band of rows"),
+        ({"squared": True}, "read late, and its mask is used"),
+    ],
+)
+def test_bands_that_are_none(settings: dict[str, Any], why: str) -> None:
+    verify(banded())
+    assert parse_plan(banded().canonical).bands == {"x": 0, "y": 2}
+    refuses(banded(**settings), why)
+
+
 @pytest.mark.parametrize("name", ["nowhere", "y", "z"])
 def test_an_output_that_nobody_could_unmask(name: str) -> None:
     extra = PlanOutput(name="o", wire=name, shape=(B, 4), dtype="float32")

@@ -26,6 +26,7 @@ from mpc.plan.plan import Plan
 from mpc.plan.schedule import Step
 from mpc.prg import Seed
 from mpc.shares import Lane, Masked, Share
+from mpc.stored import AtRest
 from mpc.transcript import Transcript
 
 
@@ -54,7 +55,7 @@ class CheckedRun:
         context: bytes,
         fresh: Seed,
         transcript_key: bytes = b"",
-        stored: Mapping[str, Masked] | None = None,
+        stored: Mapping[str, AtRest] | None = None,
         wires: RunWires | None = None,
         arrivals: Arrivals | None = None,
         window: int | None = None,
