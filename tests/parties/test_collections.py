@@ -219,13 +219,14 @@ def test_terms_that_make_no_sense(cluster: InProcess, terms: dict) -> None:
 def test_a_collection_that_is_too_large_for_a_run_is_said_to_be_when_it_is_opened(cluster: InProcess) -> None:
     """And as many rows as it says are not."""
     said = {"at_least": 2, "epsilon": 2, "until": 60}
-    with pytest.warns(MpcWarning, match=r"needs 33\.. GiB of memory at each process, and one .* allows 4 GiB") as noted:
-        collection.open_collection(cluster.client(), "huge", 10_000, -1, 1, at_most=10_000, **said)
+    with pytest.warns(MpcWarning, match=r"needs 4\.. GiB of memory at each process, and one .* allows 4 GiB") as noted:
+        collection.open_collection(cluster.client(), "huge", 150_000, -1, 1, at_most=10_000, **said)
     fits = int(re.findall(r"at_most=(\d+)", str(noted[0].message))[0])
-    assert 1000 < fits < 1300
+    assert 8000 < fits < 9000
     with warnings.catch_warnings():
         warnings.simplefilter("error", MpcWarning)
-        collection.open_collection(cluster.client(), "large", 10_000, -1, 1, at_most=fits, **said)
+        collection.open_collection(cluster.client(), "large", 150_000, -1, 1, at_most=fits, **said)
+        collection.open_collection(cluster.client(), "many", 10_000, -1, 1, at_most=10_000, **said)
 
 
 def test_a_name_is_spent_once(cluster: InProcess) -> None:

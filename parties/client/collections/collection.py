@@ -25,11 +25,11 @@ from parties.client.at_rest.said import as_end, as_expiry, full_name, own_name
 from parties.client.channels import Parties
 from parties.client.collections import calls as collecting
 from parties.client.collections.spent import Spent, place_of
-from parties.client.collections.sums import SUM, Wishes, compiled
+from parties.client.collections.sums import SUM, Wishes, banded, compiled, undivided
 from parties.client.consent.granted import as_amount, as_clients, as_mechanisms
 from parties.client.running.roles import ACTIVE, PASSIVE
 from parties.client.session import Session
-from parties.config.models import USUAL_MEMORY
+from parties.config.models import USUAL_MEMORY, Limits
 
 if TYPE_CHECKING:
     from mpc.compiler.compile import Compiled
@@ -138,7 +138,7 @@ def open_collection(
 
 def _note_size(plan: Plan, most: int, size: int) -> None:
     """Say so before anybody enters a row, if a sum of so many needs more memory than parties allow by themselves."""
-    needed, allowed = needed_memory(plan, most), USUAL_MEMORY
+    needed, allowed = needed_memory(plan, most, Limits().max_window_bytes), USUAL_MEMORY
     if needed > allowed:
         warn(
             f"a sum of {most:,} rows of {size:,} numbers needs {needed / 2**30:.1f} GiB of memory at each process, "
@@ -256,8 +256,9 @@ class Collection:
         self._require_own()
         whole = collecting.gathered(self._parties, self.said)
         plan = self.signed_plan()
-        [given] = plan.plan.inputs
-        bindings = (Binding(given.wire, whole.id, (self.said.column.name,), 0, whole.rows),)
+        bindings = [
+            Binding(given.wire, whole.id, (self.said.column.name,), 0, whole.rows) for given in plan.plan.inputs
+        ]
         try:
             with Session(self._parties, plan, bindings=bindings, quiet=True) as session:
                 [value] = session.run(None, {})
@@ -308,13 +309,14 @@ class Collection:
         """Compile the plan that was signed; only its width and its security are not said elsewhere."""
         said = self.said
         about = (self.size, said.column.low, said.column.high, said.at_least, said.at_most)
-        widths = (self._width,) if self._width is not None else range(2, 21)
+        widths = (self._width,) if self._width is not None else sorted(range(2, 21), key=lambda each: abs(each - WIDTH))
         kinds: tuple[Security, ...] = (PASSIVE, ACTIVE) if self._parties.config.security == PASSIVE else (ACTIVE,)
-        for security, width in product(kinds, widths):
+        for width, security in product(widths, kinds):
             wishes = Wishes(*about, said.epsilon, said.delta, said.mechanism, width)
-            found = compiled(said.owner, wishes, security)
-            if found.plan.digest.hex() == said.plan:
-                return found
+            whole = undivided(said.owner, wishes, security)
+            for found in (banded(whole, wishes, security), whole):  # earlier versions divided none
+                if found.plan.digest.hex() == said.plan:
+                    return found
         raise SessionError(
             f"{self.name} was opened for a plan that this version of mpc does not compile",
             remedy="ask for its sum with the version that opened it",

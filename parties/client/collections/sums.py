@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from mpc.plan.bands import MOST_BANDS, in_bands
 from mpc.privacy.facts import StoredFacts
+from mpc.privacy.guarantee import guarantee
 from parties.agreed.columns import Column
-from parties.client.running.roles import PASSIVE, PUBLIC, assign
+from parties.client.running.roles import ACTIVE, PASSIVE, PUBLIC, assign
 from parties.client.tables.integers import real_scale
 
 if TYPE_CHECKING:
@@ -16,6 +18,12 @@ if TYPE_CHECKING:
     from mpc.plan.plan import Security
 
 COLUMN, SUM = "x", "sum"
+BAND = 1 << 22
+"""Numbers of all rows together that are summed at once: some 270 bytes of memory each, and 90 of what is dealt."""
+CHECKED_BAND = 1 << 20
+"""Those of a band where there are several and runs are checked: tags are ten times what they belong to."""
+
+BANDS: dict[str, int] = {PASSIVE: BAND, ACTIVE: CHECKED_BAND}
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,16 @@ class Wishes:
     mechanism: Any
     width: int
 
+    def bands(self, security: Security) -> int:
+        """Return how many bands of numbers are summed one after another."""
+        every = self.size * self.at_most
+        return 1 if every <= BAND else min(self.size, MOST_BANDS, -(-every // BANDS[security]))
+
+    @property
+    def facts(self) -> StoredFacts:
+        """Facts of the rows that are public: each is another client's."""
+        return StoredFacts(self.at_most, 1, "collection")
+
     @property
     def column(self) -> Column:
         """Column of the rows."""
@@ -51,6 +69,11 @@ def compiled(me: str, wishes: Wishes, security: Security = PASSIVE) -> Compiled:
     Raises:
         ModelError: nothing is proved of it.
     """
+    return banded(undivided(me, wishes, security), wishes, security)
+
+
+def undivided(me: str, wishes: Wishes, security: Security = PASSIVE) -> Compiled:
+    """Compile the sum of all numbers at once; raises as `compiled`."""
     from mpc.compiler.compile import compile_model
     from mpc.compiler.graph.noising import Noising
     from mpc.compiler.graph.stored import StoredInput
@@ -63,10 +86,19 @@ def compiled(me: str, wishes: Wishes, security: Security = PASSIVE) -> Compiled:
         {SUM: wishes.epsilon},
         width=wishes.width,
         most=wishes.at_most,
-        stored={COLUMN: StoredFacts(wishes.at_most, 1, "collection")},
+        stored={COLUMN: wishes.facts},
         mechanisms=(wishes.mechanism,),
         delta=wishes.delta,
     )
     roles = assign(me, {COLUMN: me}, weights=PUBLIC, security=security)
     stored = {COLUMN: StoredInput((column.scale,), ends[:1], ends[1:])}
     return compile_model(model.write({SUM: node}, True), roles=roles, stored=stored, noise=noise)
+
+
+def banded(whole: Compiled, wishes: Wishes, security: Security = PASSIVE) -> Compiled:
+    """Return the sum in as many bands as its size asks for; `PlanError` if nothing is proved of it."""
+    plan = in_bands(whole.plan, wishes.bands(security))
+    if plan is whole.plan:
+        return whole
+    proved = guarantee(plan, {given.wire: wishes.facts for given in plan.inputs})
+    return replace(whole, plan=plan, guarantee=proved, origins={}, again=None)

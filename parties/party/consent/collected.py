@@ -52,7 +52,8 @@ def _fault(said: Collection, asked: Asked, part: Part, batch: int | None) -> str
         return "it is for other parties, or another provider"
     if asked.plan.kept or asked.plan.states or asked.plan.program is not None:
         return "nothing of it stays at the parties, and one run tells all there is"
-    if asked.parts != (part,) or len(bound) != 1 or (bound[0].first, bound[0].rows) != (0, whole.rows):
+    every = {(each.object, each.columns, each.first, each.rows) for each in bound}
+    if asked.parts != (part,) or every != {(whole.id, (said.column.name,), 0, whole.rows)}:
         return "it is asked of all its rows, and of nothing else beside them"
     if batch is not None and batch != whole.rows:
         return f"one run goes through all its {whole.rows:,} rows"
