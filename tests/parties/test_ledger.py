@@ -406,6 +406,30 @@ def test_what_must_be_durable_is_synced_before_it_returns(connection: list[sqlit
     assert connection[0].execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
+def test_steps_that_are_not_written_read_nothing_and_end_with_their_session(
+    connection: list[sqlite3.Connection], ledger: Ledger
+) -> None:
+    ledger.open_session(session(1), PLAN, "analyst")
+    for run in (1, 2):
+        ledger.advance(session(1), run, RunState.DEALT)
+        ledger.advance(session(1), run, RunState.BURNT, following=1)
+    seen: list[str] = []
+    connection[0].set_trace_callback(seen.append)
+    for run in (1, 2):
+        ledger.advance(session(1), run, RunState.OPENED)
+    ledger.advance(session(1), 1, RunState.CHECKED)
+    connection[0].set_trace_callback(None)
+    assert not seen
+    with pytest.raises(SessionError, match="from checked to opened"):
+        ledger.advance(session(1), 1, RunState.OPENED)
+    with pytest.raises(ReuseError, match="already used"):
+        ledger.advance(session(1), 1, RunState.BURNT)
+    ledger.abort_session(session(1), "peer")
+    for run in (1, 2):
+        with pytest.raises(SessionError, match="not open"):
+            ledger.advance(session(1), run, RunState.CHECKED)
+
+
 # --- sessions that were dealt ahead -------------------------------------------------------
 
 

@@ -42,7 +42,9 @@ class Ledger(LedgerFile):
     ) -> None:
         super().__init__(folder, connection, lock_file, clock)
         self._ahead = BurntAhead()
-        self._unwritten: dict[tuple[bytes, int], RunState] = {}
+        # States of runs of open sessions, from `burnt` until they are told: what is in between is not written.
+        self._underway: dict[tuple[bytes, int], RunState] = {}
+        self._taken: tuple[tuple[bytes, int], RunState] | None = None
 
     def _burn_open(self, database: sqlite3.Connection) -> None:
         database.execute(
@@ -52,9 +54,19 @@ class Ledger(LedgerFile):
 
     def _written(self) -> None:
         self._ahead.written()
+        if self._taken is not None:
+            self._note(*self._taken)
+        self._taken = None
 
     def _failed(self) -> None:
         self._ahead.failed()
+        self._taken = None
+
+    def _note(self, key: tuple[bytes, int], state: RunState) -> None:
+        """Note the step that a run of an open session has taken; with the lock."""
+        self._underway.pop(key, None)
+        if state in (RunState.BURNT, *UNWRITTEN):
+            self._underway[key] = state
 
     def open_session(
         self, session_id: bytes, plan_digest: bytes, coordinator: str, also: Callable[[sqlite3.Connection], None] = _no
@@ -178,11 +190,18 @@ class Ledger(LedgerFile):
             raise refused(f"run {run} is out of range")
         with self._lock:
             if self._ahead.pass_by(session_id, run, state):
+                self._note((session_id, run), state)
+                return
+            before = self._underway.get((session_id, run)) if state in UNWRITTEN else None
+            if before is not None:  # its session is open: when it ends, none of its runs is under way
+                self._require_usable()
+                _require_follows(session_id, run, before, state)
+                self._note((session_id, run), state)
                 return
         if state in UNWRITTEN:
             with self.reading() as database:
                 self._require_step(database, session_id, run, state)
-                self._unwritten[session_id, run] = state
+                self._note((session_id, run), state)
             return
         with self._writing(durable=state in DURABLE) as database:
             before, key = self._require_step(database, session_id, run, state), (session_id.hex(), run)
@@ -198,28 +217,25 @@ class Ledger(LedgerFile):
                 self._ahead.burn(database, session_id, range(run + 1, run + 1 + following))
             if also is not None and also(database):
                 self._count_up(database)
-        self._unwritten.pop((session_id, run), None)
+            self._taken = ((session_id, run), state)
 
     def _require_step(
         self, database: sqlite3.Connection, session_id: bytes, run: int, state: RunState
     ) -> RunState | None:
         """Return the state that a run is in; raise as `advance` if the next one is not `state`."""
         _require_open(database, session_id)
-        before = self._unwritten.get((session_id, run))
+        before = self._underway.get((session_id, run))
         if before is None:
             key = (session_id.hex(), run)
             row = database.execute("SELECT state FROM runs WHERE session_id = ? AND run = ?", key).fetchone()
             before = RunState(row[0]) if row else None
-        if state is RunState.BURNT and before in CONSUMED:
-            raise ReuseError(f"the correlations of run {run}, session {session_id.hex()}, are already used")
-        if state not in TRANSITIONS[before]:
-            raise refused(f"run {run} of session {session_id.hex()} cannot go from {before or 'new'} to {state}")
+        _require_follows(session_id, run, before, state)
         return before
 
     def _end(self, database: sqlite3.Connection, session_id: bytes, state: SessionState, reason: str | None) -> None:
         """End a session: runs that it never came to leave no row, those that it did not finish are aborted."""
         self._ahead.end(database, session_id)
-        self._unwritten = {key: each for key, each in self._unwritten.items() if key[0] != session_id}
+        self._underway = {key: each for key, each in self._underway.items() if key[0] != session_id}
         _end(database, session_id, state, reason)
 
     def history(self, limit: int = 20) -> list[SessionRecord]:
@@ -236,6 +252,13 @@ class Ledger(LedgerFile):
             SessionRecord(id, plan, coordinator, SessionState(state), opened_at, reason, runs - ahead[id], revealed)
             for id, plan, coordinator, state, opened_at, reason, runs, revealed in rows
         ]
+
+
+def _require_follows(session_id: bytes, run: int, before: RunState | None, state: RunState) -> None:
+    if state is RunState.BURNT and before in CONSUMED:
+        raise ReuseError(f"the correlations of run {run}, session {session_id.hex()}, are already used")
+    if state not in TRANSITIONS[before]:
+        raise refused(f"run {run} of session {session_id.hex()} cannot go from {before or 'new'} to {state}")
 
 
 def _session_state(database: sqlite3.Connection, session_id: bytes) -> SessionState | None:
