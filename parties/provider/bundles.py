@@ -12,6 +12,7 @@ from mpc.prg import Seed
 from parties.agreed.terms import Terms
 from parties.pb.provider_pb2 import DealPart
 from parties.wire.inflow import Inflow
+from parties.wire.transport import FRAME_BYTES
 
 
 class DealtBundle:
@@ -89,17 +90,24 @@ class DealtBundle:
         """Yield a segment's corrections as they are dealt, once; raise what ended them, if that is an error."""
         left = segment.dealt
         while left:
-            part = self._take()
+            part = self._take(left)
             size = len(part)
             left -= size
             yield part
             del part
             self._sent(size)
 
-    def _take(self) -> memoryview:
+    def _take(self, left: int) -> memoryview:
+        """Take the next part of a segment of which so much is left, with small ones that are dealt behind it."""
+        most = min(left, FRAME_BYTES)
         with self._inflow.lock:
             self._inflow.wait(lambda: bool(self._parts))
-            return self._parts.popleft()
+            parts = [self._parts.popleft()]
+            size = len(parts[0])
+            while self._parts and size + len(self._parts[0]) <= most:
+                size += len(self._parts[0])
+                parts.append(self._parts.popleft())
+        return parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
 
     def _sent(self, size: int) -> None:
         with self._inflow.lock:

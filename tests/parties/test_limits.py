@@ -47,6 +47,7 @@ from parties.agreed.terms import Terms
 from parties.client.running.feeds import is_room_for_two, split
 from parties.config.models import USUAL_MEMORY, Limits
 from parties.provider.bundles import DealtBundle
+from parties.wire.transport import FRAME_BYTES
 from tests.support.plans import Builder, Shape, wire
 from tests.support.worlds import make_world, seed
 
@@ -324,6 +325,19 @@ def test_what_is_being_sent_counts_until_it_is_sent() -> None:
         bundle.add(memoryview(b"5678"))
     assert next(sending, None) is None
     bundle.add(memoryview(b"5678"))
+
+
+def test_small_corrections_are_sent_together() -> None:
+    terms = Terms(bytes(32), "provider", ("a", "b"), (b"a" * 32, b"b" * 32))
+    sizes, room = (5, 7, FRAME_BYTES - 12, 1, 2 * FRAME_BYTES, 3), 8 * FRAME_BYTES
+    parts = (Segment((), 0, sum(sizes), 0), Segment((), sum(sizes), sum(sizes) + 2, 0))
+    bundle = DealtBundle(BundleId.of_run(bytes(32), 1, 1), [], terms, parts, held=0, window=room)
+    dealt = [bytes([number]) * size for number, size in enumerate((*sizes, 2))]
+    for part in dealt:
+        bundle.add(memoryview(part))
+    sent = [[bytes(part) for part in bundle.corrections(each)] for each in parts]
+    assert [[len(part) for part in some] for some in sent] == [[FRAME_BYTES, 1, 2 * FRAME_BYTES, 3], [2]]
+    assert b"".join(sum(sent, [])) == b"".join(dealt)
 
 
 def test_security_active_the_provider_is_granted_a_window_of_what_parties_hold_whole() -> None:
