@@ -64,7 +64,8 @@ class Dealt:
     Args:
         corrections: shares of the corrected party, in the order of the gates; none if they were given to `final`.
         corrected: that party's index.
-        commitments: held wire -> H(k_i) of every party.
+        commitments: held wire -> H(k_i) of every party; none if corrections were given to `final`, as whoever takes
+            these asked for `committed` before.
     """
 
     corrections: memoryview = field(repr=False)
@@ -269,7 +270,7 @@ def deal(
     if states:
         session.states.leave(run, {state.in_: masks[state.out] for state in states})
     joined = parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
-    return Dealt(joined, corrected, committed(gates, wires, bundle, seeds))
+    return Dealt(joined, corrected, committed(gates, wires, bundle, seeds) if final is None else {})
 
 
 def committed(gates: Iterable[Gate], wires: Wires, bundle: BundleId, seeds: Sequence[Seed]) -> dict[str, list[bytes]]:
