@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,16 +17,19 @@ import pytest
 from onnx import helper
 
 from mpc.compiler.compile import Compiled, compile_model
-from mpc.correlations import Bundle
+from mpc.correlations import Bundle, BundleId
 from mpc.errors import MpcError, PolicyError, SessionError
 from mpc.plan import cost
 from mpc.plan.cost import plan_schedule
 from mpc.plan.plan import Plan
 from parties import Session
+from parties.agreed.manifest import Manifest
 from parties.client.channels import Parties, PartyClient
 from parties.client.running.entered import place_of
+from parties.client.running.handed import HandedOver
 from parties.party.ledger.burning import BurntAhead
 from parties.party.ledger.states import RunState
+from parties.party.services import PartyService
 from parties.pb import party_pb2
 from tests.support.graphs import save_model
 from tests.support.parties import COORDINATOR, OWNER, PATIENCE, InProcess, data, eventually, id_of
@@ -104,6 +108,30 @@ def test_a_second_run_computes_no_cost_again_and_asks_each_party_once(
         assert asked == [name for name in ("Prepare", "Result", "SubmitWhole") for _ in (0, 1)], "and x^ waits for none"
         session.run(None, {"x": np.repeat(X, 2, axis=0)})
         assert counts["_bind"] and counts["schedule"], "another batch is bound and scheduled anew"
+
+
+def test_masks_are_looked_at_while_another_party_still_prepares(
+    tmp_path: Path, compiled: Compiled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = threading.Event()
+
+    class Last(PartyService):
+        def Prepare(self, request: party_pb2.PrepareRequest, context: Any) -> party_pb2.PrepareReply:
+            reply = super().Prepare(request, context)
+            assert seen.wait(PATIENCE)
+            return reply
+
+    plain = HandedOver.manifest
+
+    def verified(handed: HandedOver, sender: str, bundle: BundleId, signed: party_pb2.Manifest) -> Manifest:
+        found = plain(handed, sender, bundle, signed)
+        if not bundle.entry.is_weights:
+            seen.set()
+        return found
+
+    monkeypatch.setattr(HandedOver, "manifest", verified)
+    with InProcess(tmp_path, 2, services={1: Last}) as cluster, Session(cluster.client(), compiled) as session:
+        run(session)
 
 
 def test_a_coordinator_alone_asks_for_a_result_while_the_run_is_being_prepared(cluster: InProcess) -> None:

@@ -97,6 +97,26 @@ def prepare(
     return parties.start(lambda stub: stub.Prepare, request, seconds)
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """One party's answer to that, of which masks are looked at while other parties are still preparing."""
+
+    answer: Reply[party_pb2.PrepareReply]
+    see: Callable[[party_pb2.MasksReply], None]
+
+    def result(self) -> party_pb2.PrepareReply:
+        found = self.answer.result()
+        if found.HasField("masks"):
+            self.see(found.masks)
+        return found
+
+
+def _prepare_at_once(part: Participant, number: int, batch: int, following: int) -> list[_Seen]:
+    """Have every party begin to prepare a run of which this client enters its inputs as soon as it is prepared."""
+    answers = prepare(part.parties, part.plan, part.id, number, batch, following, part.masks)
+    return [_Seen(answer, partial(part.see, number, batch)) for answer in answers]
+
+
 class CoordinatedSession:
     """A session that this client opened.
 
@@ -131,7 +151,7 @@ class CoordinatedSession:
         self.part = Participant(parties, plan, self.terms, alone=True)
         alone = not (plan.owners | plan.recipients) - {self.part.me}
         ahead = partial(prepare, parties, plan, self.id)
-        at_once = partial(prepare, parties, plan, self.id, masked=self.part.masks)
+        at_once = partial(_prepare_at_once, self.part)
         self._pipeline = Pipeline(ahead, alone, stock.batches if stock else None, at_once)
         try:
             self._open()

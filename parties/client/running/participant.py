@@ -57,6 +57,10 @@ class Participant:
         """Has this client an input of a run to mask?"""
         return self.submitter.masks(run)
 
+    def see(self, run: int, batch: int, masks: party_pb2.MasksReply) -> None:
+        """Look at what a party says of the masks of a run's inputs, before `enter`: see `Submitter.see`."""
+        self.submitter.see(run, batch, masks)
+
     def enter(
         self,
         run: int,

@@ -57,6 +57,11 @@ class Submitter:
         wires = [plan.wire[gate.out] for gate in plan.entered]
         return any(wire.holders == (self.me,) and wire.masking is not Masking.PUBLIC for wire in wires)
 
+    def see(self, run: int, batch: int, masks: party_pb2.MasksReply) -> None:
+        """Verify what a party says of the masks of a run's inputs, as it comes; what is wrong is raised by `enter`."""
+        with suppress(MpcError):
+            self._handed.manifest("", BundleId.of_run(self.id, run, batch), masks.manifest)
+
     def enter(
         self,
         run: int,
