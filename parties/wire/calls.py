@@ -98,7 +98,7 @@ class Replies(_Method):
         try:
             call, left = self._ready(timeout)
         except Unreachable as error:
-            return _Failed(error)
+            return _Failed(error.with_traceback(None))  # whoever reads these may be held by the frames that it passed
         replies = call(request, timeout=left, **more)
         channel, held = self._channel, weakref.ref(replies)  # whoever lets go of the replies cancels the call
 
