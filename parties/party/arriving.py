@@ -1,8 +1,8 @@
 """Bundles on their way from the provider: corrections into memory, a window of segments at a time.
 
-Where corrections come, a thread of their own receives them, so that a party expands and prepares meanwhile.  It stops
-reading where the window is full: the stream's own fills, and the provider is held back.  Where none come, whoever waits
-for a statement reads it.
+Where many corrections come, a thread of their own receives them, so that a party expands and prepares meanwhile.  It
+stops reading where the window is full: the stream's own fills, and the provider is held back.  Where few come, or none,
+whoever waits for some of it reads it: a thread would cost more than it gains.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ from parties.wire.frames import Chunk
 from parties.wire.inflow import Inflow
 from parties.wire.pieces import room
 from parties.wire.status import from_rpc
-from parties.wire.transport import patience
+from parties.wire.transport import FRAME_BYTES, patience
+
+_FEW = FRAME_BYTES
+"""Bytes of corrections of a bundle that need no thread: what the stream holds by itself while nobody reads."""
 
 Part = provider_pb2.DealPart | Chunk
 
@@ -91,7 +94,9 @@ class Arriving(Delivery):
         self._released: set[int] = set()
         self._buffers: dict[int, memoryview] = {}
         self._statements: list[Statement] = []
-        self._threaded = bool(self.size)
+        self._digest: CorrectionsDigest | None = None
+        self._buffer = memoryview(b"")
+        self._threaded = self.size > _FEW
         if self._threaded:
             threading.Thread(target=self._receive, name="dealt", daemon=True).start()  # holds this until it ends
 
@@ -100,6 +105,7 @@ class Arriving(Delivery):
     def read(self, start: int, stop: int) -> memoryview:
         """Return these bytes; wait until they are here."""
         number = self.segment_at(start)
+        self._pull(lambda: self._filled >= stop)
         with self._inflow.lock:
             self._want(number)
             self._await(lambda: self._filled >= stop)
@@ -110,14 +116,23 @@ class Arriving(Delivery):
 
     def statement(self, number: int) -> Statement:
         """Return what the provider says behind a segment; wait until it is here."""
-        if not self._threaded:
-            self._inflow.check()
-            while len(self._statements) <= number:
-                self._statements.append(self._next_statement(len(self._statements), None))
+        self._pull(lambda: len(self._statements) > number)
         with self._inflow.lock:
             self._want(number)
             self._await(lambda: len(self._statements) > number)
             return self._statements[number]
+
+    def _pull(self, ready: Callable[[], bool]) -> None:
+        """Read on until something is ready, where no thread does."""
+        if self._threaded:
+            return
+        while not ready():
+            self._inflow.check()
+            try:
+                self._read_one()
+            except MpcError as error:
+                self._inflow.fail(error)
+                raise
 
     def _want(self, number: int) -> None:
         """Have everything up to a segment come, whatever the window is; with the lock."""
@@ -164,11 +179,12 @@ class Arriving(Delivery):
 
     def _receive(self) -> None:
         try:
-            for number, segment in enumerate(self.segments):
+            for number in range(len(self.segments)):
                 with self._inflow.lock:
                     self._inflow.hold_back(partial(self._is_early, number))
                     self._inflow.check()
-                self._receive_segment(number, segment)
+                while len(self._statements) == number:
+                    self._read_one()
             self._inflow.close()
         except MpcError as error:
             self._inflow.fail(error)
@@ -183,28 +199,39 @@ class Arriving(Delivery):
         held = [segment.held for place, segment in enumerate(self.segments[:number]) if place not in self._released]
         return bool(held) and sum(held) + self.segments[number].held > self._window
 
-    def _receive_segment(self, number: int, segment: Segment) -> None:
-        buffer, filled = room(segment.dealt), 0
-        digest = CorrectionsDigest(self._key, segment.dealt, number)
-        with self._inflow.lock:
-            self._buffers[number] = buffer
-        while filled < segment.dealt:
-            part = self._next()
-            if not isinstance(part, Chunk):
-                missing = f"{segment.start + filled} of {self.size} bytes of corrections arrived"
-                raise PeerError(missing, peer=self._source.name)
-            end = filled + len(part.data)
-            if end > segment.dealt:
-                raise PeerError(f"more than the {segment.dealt} bytes that a segment has", peer=self._source.name)
-            digest.update(part.data)
-            buffer[filled:end] = part.data
-            filled = end
+    def _read_one(self) -> None:
+        """Read the next message, corrections of a segment or what is said behind it; one thread does at a time."""
+        number = len(self._statements)
+        if number == len(self.segments):
+            raise PeerError("the provider did not deal what it said", peer=self._source.name)
+        segment, left = self.segments[number], self.size and self.segments[number].stop - self._filled
+        if self._digest is None and self.size:
+            self._digest = CorrectionsDigest(self._key, segment.dealt, number)
+            self._buffer = room(segment.dealt)
             with self._inflow.lock:
-                self._filled = segment.start + filled
-                self._inflow.arrived()
-        statement = self._next_statement(number, digest.value)
+                self._buffers[number] = self._buffer
+        if left:
+            self._read_corrections(segment, left)
+            return
+        statement = self._next_statement(number, None if self._digest is None else self._digest.value)
+        self._digest = None
         with self._inflow.lock:
             self._statements.append(statement)
+            self._inflow.arrived()
+
+    def _read_corrections(self, segment: Segment, left: int) -> None:
+        part = self._next()
+        if not isinstance(part, Chunk):
+            missing = f"{self._filled} of {self.size} bytes of corrections arrived"
+            raise PeerError(missing, peer=self._source.name)
+        if len(part.data) > left:
+            raise PeerError(f"more than the {segment.dealt} bytes that a segment has", peer=self._source.name)
+        if self._digest is not None:
+            self._digest.update(part.data)
+        filled = self._filled - segment.start
+        self._buffer[filled : filled + len(part.data)] = part.data
+        with self._inflow.lock:
+            self._filled += len(part.data)
             self._inflow.arrived()
 
     def _next_statement(self, number: int, found: bytes | None) -> Statement:
