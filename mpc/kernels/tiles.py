@@ -167,12 +167,17 @@ def scatter_tiles(
     """
     n, _, h, w = out.shape
     at = start * n * down * across
+    room = np.empty(across * wide, dtype=np.uint64)  # a row of results, and what is beyond
     for channel in range(start, stop):
         for image in range(n):
             plane, added = out[image, channel], base[image, channel]
             for y in range(0, down * high, high):
-                for z in range(0, across * wide, wide):
-                    for a in range(min(high, h - y)):
-                        for b in range(min(wide, w - z)):
-                            plane[y + a, z + b] = add_mod(added[y + a, z + b], tiles[a, b, at])
-                    at += 1
+                for a in range(min(high, h - y)):
+                    for b in range(wide):
+                        places = tiles[a, b][at : at + across]
+                        for z in range(across):
+                            room[z * wide + b] = places[z]
+                    row, more = plane[y + a], added[y + a]
+                    for x in range(w):
+                        row[x] = add_mod(more[x], room[x])
+                at += across
