@@ -4,7 +4,7 @@ Matrix products go through float64 BLAS exactly: centred representatives in thre
 limbs of 21, 20 and 20 bits, six products by Karatsuba's identity, recombined with rotations.
 A limb sum is at most 1.5 * 2^20 in size, so an inner dimension of 3,640 stays below 2^53.
 A public matrix of small integers is not split: three to five digits of the other one are enough.
-Few rows, or one column, take a compiled loop with 128-bit accumulators instead.
+Few rows, or one column, take a compiled loop over halves of elements instead.
 """
 
 from __future__ import annotations

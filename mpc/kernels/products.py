@@ -1,37 +1,100 @@
-"""Matrix products: few rows with 128-bit accumulators, many through limbs and BLAS."""
+"""Matrix products: few rows by halves of elements, many through limbs and BLAS."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
-from mpc.kernels.scalar import HALF, ZERO, P, add_mod, compiled, fold, fold_wide, mul_mod, multiply_add_wide, rotate
+from mpc.kernels.scalar import (
+    HALF,
+    ONE,
+    S61,
+    ZERO,
+    P,
+    add_mod,
+    compiled,
+    fold,
+    fold_wide,
+    mul_mod,
+    multiply_add_wide,
+    rotate,
+)
+
+_S30, _S31, _S32 = np.uint64(30), np.uint64(31), np.uint64(32)
+_LOW_30, _LOW_31, _WORD = np.uint64((1 << 30) - 1), np.uint64((1 << 31) - 1), np.uint64((1 << 32) - 1)
+
+
+@njit(inline="always")
+def _split(a: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
+    """The lower 31 bits of elements, and those above."""
+    for t in range(a.size):
+        low[t] = a[t] & _LOW_31
+        high[t] = a[t] >> _S31
+
+
+@njit(inline="always")
+def _joined(low: np.uint64, middle: np.uint64, high: np.uint64) -> np.uint64:
+    """low + middle 2^31 + high 2^62 mod p, not reduced: below 2^64, where high is below 2^62 (2^61 = 1 mod p)."""
+    return (low & P) + (low >> S61) + ((middle & _LOW_30) << _S31) + (middle >> _S30) + (high << ONE)
+
+
+@njit(inline="always")
+def _inner(low: np.ndarray, high: np.ndarray, b: np.ndarray) -> np.uint64:
+    """<a, b> mod p of a that is split, and b.
+
+    Four products of halves of 31 and 30 bits are added up at one time: their sums stay below 2^64.  These are added up
+    by halves of words, which up to 2^32 of them fit.
+    """
+    size = b.size >> 2
+    one, two, three = size, 2 * size, 3 * size
+    x0, x1, x2, x3 = low[:one], low[one:two], low[two:three], low[three : three + size]
+    y0, y1, y2, y3 = high[:one], high[one:two], high[two:three], high[three : three + size]
+    b0, b1, b2, b3 = b[:one], b[one:two], b[two:three], b[three : three + size]
+    below, above = ZERO, ZERO
+    for t in range(size):
+        k0, k1, k2, k3 = x0[t] & _WORD, x1[t] & _WORD, x2[t] & _WORD, x3[t] & _WORD  # tells the compiler what it is
+        l0, l1, l2, l3 = y0[t] & _WORD, y1[t] & _WORD, y2[t] & _WORD, y3[t] & _WORD
+        m0, m1, m2, m3 = b0[t] & _LOW_31, b1[t] & _LOW_31, b2[t] & _LOW_31, b3[t] & _LOW_31
+        n0, n1, n2, n3 = (
+            (b0[t] >> _S31) & _LOW_30,
+            (b1[t] >> _S31) & _LOW_30,
+            (b2[t] >> _S31) & _LOW_30,
+            (b3[t] >> _S31) & _LOW_30,
+        )
+        middle = k0 * n0 + l0 * m0 + k1 * n1 + l1 * m1 + k2 * n2 + l2 * m2 + k3 * n3 + l3 * m3
+        total = _joined(k0 * m0 + k1 * m1 + k2 * m2 + k3 * m3, middle, l0 * n0 + l1 * n1 + l2 * n2 + l3 * n3)
+        below += total & _WORD
+        above += total >> _S32
+    for t in range(4 * size, b.size):
+        m, n = b[t] & _LOW_31, b[t] >> _S31
+        total = _joined(low[t] * m, low[t] * n + high[t] * m, high[t] * n)
+        below += total & _WORD
+        above += total >> _S32
+    return fold(rotate(fold(above), _S32) + below)
 
 
 @compiled
 def matmul_thin(a: np.ndarray, b_rows: np.ndarray, out: np.ndarray, start: int, stop: int) -> None:
-    """Compute out[i, j] = <a[i], b_rows[j]> mod p for few rows of a and j from start to stop; 128-bit accumulators.
+    """Compute out[i, j] = <a[i], b_rows[j]> mod p for few rows of a and j from start to stop.
 
-    Shapes: a (m, k), b_rows (n, k), out (m, n).  Folded every 32 terms: 32 products of
-    122 bits and a residue stay below 2^128.
+    Shapes: a (m, k), b_rows (n, k), out (m, n).
     """
     m, k = a.shape
     rows = b_rows[start:stop]
+    low, high = np.empty(k, dtype=np.uint64), np.empty(k, dtype=np.uint64)
     for i in range(m):
         results = out[i][start:stop]
+        _split(a[i], low, high)
         for j in range(results.size):
-            high, low = ZERO, ZERO
-            for first in range(0, k, 32):
-                for t in range(first, min(first + 32, k)):
-                    high, low = multiply_add_wide(high, low, a[i, t], rows[j, t])
-                low = fold_wide(high, low)
-                high = ZERO
-            results[j] = low
+            results[j] = _inner(low, high, rows[j])
 
 
 @compiled
 def dot_rows(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
-    """Compute out[i] = <a[i], b[i]> mod p; a and b (m, k), out (m,).  As `matmul_thin`, row by row."""
+    """Compute out[i] = <a[i], b[i]> mod p; a and b (m, k), out (m,); 128-bit accumulators.
+
+    Folded every 32 terms: 32 products of 122 bits and a residue stay below 2^128.
+    """
     m, k = a.shape
     for i in range(m):
         high, low = ZERO, ZERO
@@ -181,22 +244,19 @@ def multiply_windows(
     from start to stop.
 
     Shapes: filters (g, o, k); x (n, g, size); places (k,), of a window's elements behind its first; starts (count,), of
-    the first ones; sums (n, g * o, count).  128-bit accumulators, folded as in `matmul_thin`.
+    the first ones; sums (n, g * o, count).
     """
     groups, count, inner = filters.shape
     window = np.empty(inner, dtype=np.uint64)
-    for image in range(x.shape[0]):
-        for group in range(groups):
-            values = x[image, group]
+    low, high = np.empty((count, inner), dtype=np.uint64), np.empty((count, inner), dtype=np.uint64)
+    for group in range(groups):
+        for filter_ in range(count):
+            _split(filters[group, filter_], low[filter_], high[filter_])
+        for image in range(x.shape[0]):
+            values, results = x[image, group], sums[image, group * count : (group + 1) * count]
             for i in range(start, stop):
                 for t in range(inner):
                     window[t] = values[starts[i] + places[t]]
                 for filter_ in range(count):
-                    factors, result = filters[group, filter_], sums[image, group * count + filter_]
-                    high, low = ZERO, result[i]
-                    for first in range(0, inner, 32):
-                        for t in range(first, min(first + 32, inner)):
-                            high, low = multiply_add_wide(high, low, factors[t], window[t])
-                        low = fold_wide(high, low)
-                        high = ZERO
-                    result[i] = low
+                    found = _inner(low[filter_], high[filter_], window)
+                    results[filter_, i] = add_mod(results[filter_, i], found)

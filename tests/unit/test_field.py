@@ -161,7 +161,7 @@ def test_largest_limb_sums_stay_exact_at_the_largest_inner_dimension() -> None:
 
 # ------------------------------------------------------------------ matrix products
 
-INNER = [1, 31, 32, 33, 64, 65, 3640, 3641, 8000]
+INNER = [1, 31, 32, 33, 34, 64, 65, 3640, 3641, 8000]
 ROWS = [1, fp.THIN_ROWS, fp.THIN_ROWS + 1]
 
 
