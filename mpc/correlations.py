@@ -288,5 +288,6 @@ class Bundle:
 def _read_words(words: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Return the words at some places, of any shape; any, at a place below 0."""
     out = np.empty(places.shape, dtype=np.uint64)
-    kernels.read_words(words, np.ascontiguousarray(places).reshape(-1), out.reshape(-1))
+    rows = max(1, len(places)) if places.ndim > 1 else 1
+    kernels.read_words(words, np.ascontiguousarray(places).reshape(rows, -1), out.reshape(rows, -1))
     return out

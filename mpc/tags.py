@@ -187,9 +187,8 @@ class LeafTags(SparseTags):
         """Return words in a row, of whole comparisons."""
         one, leaves = self._looked_up
         words, places, under = leaves(start // self.width, stop // self.width)
-        count = len(words) // 2
-        over = np.where(places[count:] >= 0, words[count:], np.uint64(0))
-        equal = np.where(places[:count] >= 0, words[:count], one) ^ over
+        over = np.where(places[1::2] >= 0, words[1::2], np.uint64(0))
+        equal = np.where(places[::2] >= 0, words[::2], one) ^ over
         return (np.concatenate([over, equal[:-1]]).T ^ under[:, :-1]).reshape(-1)
 
     def fold(self, opened: np.ndarray, one: np.uint64, coins: WordCoins, sums: np.ndarray) -> None:

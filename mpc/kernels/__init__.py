@@ -42,7 +42,6 @@ if TYPE_CHECKING:
         fold_words,
         number_blocks,
         pick_words,
-        read_words,
         resolve_words,
         select_words,
         tag_words,
@@ -66,6 +65,7 @@ if TYPE_CHECKING:
     multiply_windows: Spanned
     offset_columns: Spanned
     points_to_tiles: Spanned
+    read_words: Spanned
     recombine: Spanned
     scatter_tiles: Spanned
     select: Spanned

@@ -65,9 +65,9 @@ def find_words(
 ) -> None:
     """Find where the words of leaf bits lie in a table, at the public values[first] - values[second]; see `look_up`.
 
-    Shapes: places (2 K, comparisons) int64, of those from `start` on, of each chunk the word of [r >= c] and, behind K,
-    that of [r > c]; -1 where nothing can exceed c, and -2 where nothing can be less: there words are those of the bits
-    0 and 1.
+    Shapes: places (2 K, comparisons) int64, of those from `start` on, of each chunk the word of [r >= c] and, in the
+    next row, that of [r > c], which lies beside it; -1 where nothing can exceed c, and -2 where nothing can be less:
+    there words are those of the bits 0 and 1.
     """
     rows = values.shape[1]
     size, count, low = first.size * rows, shifts.size, (ONE << np.uint64(bits)) - ONE
@@ -81,7 +81,7 @@ def find_words(
         for j in range(count):
             chunk, shift = (ONE << widths[j]) - ONE, shifts[j]
             last, at = np.int64(chunk), offset + np.int64(chunk) * (start + done) - 1
-            least, above = places[j][done : done + number], places[count + j][done : done + number]
+            least, above = places[2 * j][done : done + number], places[2 * j + 1][done : done + number]
             for i in range(number):
                 c = ((left[i] & of_left) - (right[i] & of_right)) & low
                 place = np.int64((c >> shift) & chunk)
@@ -93,10 +93,21 @@ def find_words(
 
 
 @compiled
-def read_words(words: np.ndarray, places: np.ndarray, out: np.ndarray) -> None:
-    """Compute out = the words at places, (N,); any, at a place below 0."""
-    for i in range(places.size):
-        out[i] = words[max(places[i], 0)]
+def read_words(words: np.ndarray, places: np.ndarray, out: np.ndarray, start: int, stop: int) -> None:
+    """Compute out = the words at places, (rows, N), for those from start to stop of each row; any, at a place below 0.
+
+    Two rows are read at one time: what `find_words` finds for them lies side by side, and is fetched once.
+    """
+    rows = places.shape[0]
+    for row in range(0, rows - 1, 2):
+        one, other, of_one, of_other = places[row], places[row + 1], out[row], out[row + 1]
+        for i in range(start, stop):
+            of_one[i] = words[max(one[i], 0)]
+            of_other[i] = words[max(other[i], 0)]
+    for row in range(rows - rows % 2, rows):
+        last, of_last = places[row], out[row]
+        for i in range(start, stop):
+            of_last[i] = words[max(last[i], 0)]
 
 
 @compiled
@@ -266,7 +277,7 @@ def fold_leaves(
             for i in range(bits.size):
                 chosen[i] ^= plane[i] & _every(wanted[i] >> place)
         for j in range(count):
-            above, is_above, place = words[count + j][part], places[count + j][part], np.uint64(j)
+            above, is_above, place = words[2 * j + 1][part], places[2 * j + 1][part], np.uint64(j)
             under = planes[j]
             for i in range(bits.size):
                 over = above[i] & ~np.uint64(is_above[i] >> _SIGN)
@@ -276,7 +287,7 @@ def fold_leaves(
             totals[j, 1] ^= low
             if j == count - 1:
                 continue
-            least, is_least, place = words[j][part], places[j][part], np.uint64(count + j)
+            least, is_least, place = words[2 * j][part], places[2 * j][part], np.uint64(count + j)
             under = planes[count + j]
             for i in range(bits.size):
                 over, none = above[i] & ~np.uint64(is_above[i] >> _SIGN), np.uint64(is_least[i] >> _SIGN)

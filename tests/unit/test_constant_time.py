@@ -101,7 +101,7 @@ LOOPS: dict[str, tuple[tuple[types.Type, ...], tuple[str, ...]]] = {
         ("words", "mask", "selected", "sums"),
     ),
     "fold_words": ((of(U64, 2), MASK, U64, MASK, MASK, MASK), ("words", "sums")),
-    "read_words": ((MASK, PLACES, MASK), ("words",)),
+    "read_words": ((MASK, of(I64, 2), of(U64, 2), *SPAN), ("words",)),
     "pick_words": ((of(U64, 2), PLACES, MASK), ("blocks", "out")),
     "dot": ((MASK, MASK, MASK), ("a", "b", "out")),
     "scatter_tiles": ((of(U64, 3), *[I64] * 4, of(U64, 4), of(U64, 4), *SPAN), ("tiles", "base")),
