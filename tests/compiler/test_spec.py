@@ -14,8 +14,9 @@ import mpc.compiler
 from mpc.compiler.from_graph import compile_graph
 from mpc.compiler.graph import attributes, evaluate
 from mpc.compiler.graph.attributes import Affine, Attributes, Maximum, Step, Sum, Take, Total
+from mpc.compiler.graph.entries import HOLDS
 from mpc.compiler.graph.graph import Graph, GraphInput, GraphOutput, Node, Origin
-from mpc.compiler.graph.spec import HOLDS, SPEC, check
+from mpc.compiler.graph.spec import SPEC, check
 from mpc.compiler.lowering import lower
 from tests.compiler.conftest import CHECKED
 

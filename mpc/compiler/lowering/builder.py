@@ -1,41 +1,32 @@
-"""From the graph to a plan: wires with scales, proved bounds and masks, and the gates that write them.
+"""Offer what rules lower a graph with: truncations, linear maps and moves, and the choices when all is emitted.
 
-`Lowering` keeps what has been emitted and offers the building blocks; `rules` has one rule an
-operator, `approximate` the functions.  A wire's public bound is only the power of two above the
-largest its elements reach.  A graph whose bounds do not fit is refused, naming the node, the
-bound and what to do.
+`rules` has one rule an operator, `approximate` the functions; `emitted` is what they write.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
-from mpc.compiler.graph.graph import Graph, Node, Origin, Shape, static
+from mpc.compiler.graph.graph import Node, Shape, static
 from mpc.compiler.graph.hidden import Hidden
-from mpc.compiler.lowering.intervals import Interval, bound_of, widened
+from mpc.compiler.lowering.emitted import FRACTION_BITS, Emitted, Value
+from mpc.compiler.lowering.intervals import Interval
 from mpc.compiler.lowering.known import known_interval
 from mpc.compiler.lowering.norms import Norms
 from mpc.compiler.lowering.scales import MOST_ODD_BITS, even, is_even, log2, odd_bits
 from mpc.compiler.lowering.unopened import leave_summed_unopened, leave_unopened
-from mpc.compiler.roles import Roles
-from mpc.gates import GATES
 from mpc.gates.base import Gate
 from mpc.gates.bilinear import Bilinear
 from mpc.plan.ends import PlanState
 from mpc.plan.masking import shared_masks
-from mpc.plan.verify import MAX_SCALE_BITS
 from mpc.privacy.facts import StoredFacts
-from mpc.wires import MAX_BITS, Lifetime, Masking, Wire
+from mpc.wires import MAX_BITS, Masking
 
-FRACTION_BITS = 16
-"""Fractional bits of what leaves a truncation."""
 LEAST_FRACTION_BITS = 12
 COMPARED_BITS = 24
 """A comparison on up to so many bits opens one byte (four chunks of six)."""
@@ -43,190 +34,40 @@ _EVENING_BITS = 26
 _LEAST_EVENING_BITS = 20
 _NEAR = 4
 """A value that was shortened to so many bits more is taken as it is then, and not shortened once more."""
-SMALLER = (
-    "declare a smaller input range (--range NAME=LOW:HIGH), or give samples of the input to bound it by "
-    "(--calibrate X.npy, in Python samples=...)"
-)
 SERIES_SCALE_BITS = 44
 """Fractional bits of a series' argument."""
 LINEAR_BITS = 57
 """Bound of what a product or sum may reach: room for roundings below 59."""
 
 
-Names = tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Value:
-    """A wire while compiling.
-
-    Args:
-        norms: what is proved of its elements together; None of nothing that intervals do not say.
-    """
-
-    wire: Wire
-    interval: Interval
-    norms: Norms | None = None
-
-    @property
-    def scale(self) -> Fraction:
-        return self.wire.scale
-
-    @property
-    def shape(self) -> Shape:
-        return self.wire.shape
-
-    @property
-    def reals(self) -> tuple[float, float]:
-        """The interval that covers all elements, in the model's units."""
-        unit = float(self.scale)
-        return self.interval.least / unit, self.interval.most / unit
-
-    @property
-    def coarse(self) -> tuple[float, float]:
-        """`reals`, widened to a coarse grid: what a plan may follow from, where the ends tell of secret weights."""
-        return widened(*self.reals)
-
-
 @dataclass
-class Lowering:
-    """The wires, gates and weights that have been emitted so far.
+class Lowering(Emitted):
+    """The building blocks that rules have, of what has been emitted, and what is known of it.
 
     Args:
         values: graph value -> wire.
-        writers: wire -> the gate that writes it.
-        weights: weight wire -> int64 integers, the owner's secret unless the roles say that they are public.
-        origins: gate -> the model's node.
         whole: wire that `shorten` wrote -> what it was shortened from, and the result.
         shifts: wire -> by how many bits it was shortened.
         inverses: wire of 1 / x -> what it is the product of: 1 / u for x in one octave, and the octave.
-        notes: what the model's owner should know.
-        origin: the node that is being lowered.
         protected: wires of inputs whose rows noise protects.
         hard: wires of products of which it is known what a row can be, whatever the data are.
         balls: wires whose rows are held to a norm.
         states: what runs hand on.
         skipped: what no softmax looks at, of each mask of which that is shown.
-        told: the parties may be told the weights of the node that is being lowered.
         exact: wires of products with weights that are not rounded.
     """
 
-    graph: Graph
-    roles: Roles
-    wires: dict[str, Wire] = field(default_factory=dict)
-    gates: list[Gate] = field(default_factory=list)
-    writers: dict[str, Gate] = field(default_factory=dict)
-    weights: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
-    origins: dict[str, Origin] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
     memo: dict[object, Value] = field(default_factory=dict)
     whole: dict[str, tuple[Value, Value]] = field(default_factory=dict)
     shifts: dict[str, list[int]] = field(default_factory=dict)
     inverses: dict[str, tuple[Value, Value]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    origin: Origin = Origin("", "input")
     protected: dict[str, StoredFacts] = field(default_factory=dict)
     hard: set[str] = field(default_factory=set)
     balls: set[str] = field(default_factory=set)
     states: list[PlanState] = field(default_factory=list)
-    told: bool = False
     exact: set[str] = field(default_factory=set)
     skipped: dict[Hidden, Hidden] = field(default_factory=dict)
-
-    def note(self, text: str) -> None:
-        """Note something that the model's owner should know about the node that is being lowered."""
-        self.notes.append(f"node {self.origin.node!r} ({self.origin.operator}): {text}")
-
-    # -- wires and gates
-
-    def bits(self, bound: float, scale: Fraction) -> int:
-        """Return the proved power of two, with room for a truncation's rounding; a refusal if there is none."""
-        if not bound < math.inf or max(map(int.bit_length, scale.as_integer_ratio())) > MAX_SCALE_BITS:
-            raise self.origin.refuse(
-                "its result can be too large, or too small, for fixed point: a plan holds no such scale",
-                remedy=f"{SMALLER}, or divide by a constant before it",
-            )
-        least = 8 + max(0, log2(scale) - FRACTION_BITS)
-        bits = max(least, math.frexp(bound * (1 + 1 / 64) + 2)[1])
-        if bits > MAX_BITS:
-            raise self.origin.refuse(
-                f"its result can reach {bound / float(scale):.3g}, which needs {bits} bits where {MAX_BITS} fit",
-                remedy=f"{SMALLER}, or divide by a constant before it",
-            )
-        return bits
-
-    def wire(
-        self,
-        name: str,
-        shape: Shape,
-        scale: Fraction,
-        interval: Interval,
-        masking: Masking = Masking.DRAWN,
-        holders: Names = (),
-        least_bits: int = 1,
-    ) -> Value:
-        """Append a wire with its bound."""
-        interval = interval.broadcast_to(static(shape))
-        return Value(self._wire(name, shape, scale, interval.bound, masking, holders, least_bits), interval)
-
-    def _wire(
-        self, name: str, shape: Shape, scale: Fraction, bound: float, masking: Masking, holders: Names, least_bits: int
-    ) -> Wire:
-        bits = max(least_bits, self.bits(bound, scale))
-        self.wires[name] = Wire(name=name, shape=shape, scale=scale, bits=bits, masking=masking, holders=holders)
-        return self.wires[name]
-
-    def gate(self, kind: str, **settings: Any) -> Gate:
-        """Append a gate.
-
-        Raises:
-            ModelError: one of its numbers is beyond what a plan can hold, since values can get so large.
-        """
-        try:
-            self.gates.append(GATES[kind](name=f"{len(self.gates)}.{kind}", **settings))
-        except ValidationError as error:
-            place = ".".join(map(str, error.errors()[0]["loc"]))
-            raise self.origin.refuse(
-                f"what it computes with can get too large for a plan ({kind}: {place})", remedy=SMALLER
-            ) from None
-        self.writers.update(dict.fromkeys(self.gates[-1].writes, self.gates[-1]))
-        self.origins[self.gates[-1].name] = self.origin
-        return self.gates[-1]
-
-    def add(
-        self,
-        kind: str,
-        shape: Shape,
-        scale: Fraction,
-        interval: Interval,
-        least_bits: int = 1,
-        holders: Names = (),
-        **settings: Any,
-    ) -> Value:
-        """Append a gate and the one wire it writes."""
-        name = f"{len(self.gates)}.{kind}"
-        gate = self.gate(kind, out=name, **settings)
-        masking = gate.inherited(self.wires) if gate.is_linear(self.wires) else Masking.DRAWN
-        return self.wire(name, shape, scale, interval, masking, holders, least_bits)
-
-    def flipped(self, name: str, shape: Shape) -> Wire:
-        """Append the wire of a comparison's bits, which selections read."""
-        self.wires[name] = Wire(name=name, shape=shape, scale=Fraction(1), bits=1, masking=Masking.FLIPPED)
-        return self.wires[name]
-
-    def stored(self, values: np.ndarray, scale: Fraction, public: bool | None = None, least_bits: int = 1) -> str:
-        """Append a weight wire, which the model's owner enters once a session; return its name.
-
-        Args:
-            public: all parties know it; None: as the node that is being lowered says of its weights.
-        """
-        name, owner = f"{len(self.gates)}.input", (self.roles.model_owner,)
-        known = self.told if public is None else public
-        masking = Masking.PUBLIC if known else Masking.DRAWN
-        self.gate("input", out=name, lifetime=Lifetime.SESSION)
-        self._wire(name, values.shape, scale, bound_of(values), masking, owner, least_bits)
-        self.weights[name] = values
-        return name
 
     # -- when all is emitted
 

@@ -18,7 +18,8 @@ import numpy as np
 from mpc.at_once import fewest_words
 from mpc.comparison import fewest_tags
 from mpc.compiler.graph.graph import MOVES, Node
-from mpc.compiler.lowering.builder import Lowering, Value
+from mpc.compiler.lowering.builder import Lowering
+from mpc.compiler.lowering.emitted import Value
 from mpc.compiler.lowering.intervals import Interval
 from mpc.compiler.lowering.scales import log2
 from mpc.gates.base import Gate

@@ -11,11 +11,12 @@ import numpy as np
 from mpc.compiler.graph.attributes import Constant, Function, Weighted
 from mpc.compiler.graph.graph import Graph, Node, Origin
 from mpc.compiler.lowering import approximate, ends, masked, states
-from mpc.compiler.lowering.builder import Lowering, Value
+from mpc.compiler.lowering.builder import Lowering
 from mpc.compiler.lowering.checked import with_fewest_tags
+from mpc.compiler.lowering.emitted import Value
 from mpc.compiler.lowering.known import known_interval
 from mpc.compiler.lowering.rounds import with_fewer_rounds
-from mpc.compiler.lowering.rules import comparisons, gradients, maps, noises, norms, products, rounding, sums
+from mpc.compiler.lowering.rules import comparisons, constants, gradients, maps, noises, norms, products, rounding, sums
 from mpc.compiler.lowering.rules.together import contracted, with_room
 from mpc.compiler.lowering.rules.tops import with_step
 from mpc.compiler.roles import Roles
@@ -148,8 +149,8 @@ _OF_ROWS = frozenset({"rows_sum", "noise"})
 RULES: dict[str, Rule] = {
     "matmul": products.affine,
     "conv": products.affine,
-    "scale": products.scale,
-    "constant": products.constant,
+    "scale": constants.scale,
+    "constant": constants.constant,
     "multiply": _multiply,
     "sum": maps.sum_,
     "total": maps.total,

@@ -16,7 +16,8 @@ import numpy as np
 from mpc.compiler.graph.attributes import Function
 from mpc.compiler.graph.graph import MOVES, Node, Shape, static
 from mpc.compiler.graph.hidden import FAR, Hidden
-from mpc.compiler.lowering.builder import SMALLER, Lowering, Value
+from mpc.compiler.lowering.builder import Lowering
+from mpc.compiler.lowering.emitted import SMALLER, Value
 from mpc.compiler.lowering.intervals import Interval
 from mpc.compiler.lowering.rules.together import divided
 from mpc.compiler.lowering.tournaments import of_rows

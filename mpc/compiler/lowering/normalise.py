@@ -15,7 +15,8 @@ from fractions import Fraction
 import numpy as np
 
 from mpc.compiler.functions import Parameters
-from mpc.compiler.lowering.builder import SMALLER, Lowering, Value
+from mpc.compiler.lowering.builder import Lowering
+from mpc.compiler.lowering.emitted import SMALLER, Value
 from mpc.compiler.lowering.intervals import ROUNDING, Interval
 from mpc.compiler.lowering.scales import log2
 from mpc.compiler.series import Series, fit

@@ -15,7 +15,8 @@ import numpy as np
 
 from mpc import tables
 from mpc.compiler.functions import Function, Parameters
-from mpc.compiler.lowering.builder import COMPARED_BITS, Lowering, Value
+from mpc.compiler.lowering.builder import COMPARED_BITS, Lowering
+from mpc.compiler.lowering.emitted import Value
 from mpc.compiler.lowering.intervals import ROUNDING, Interval
 from mpc.compiler.lowering.scales import is_even, log2
 from mpc.compiler.series import Series, fit, integers, turns

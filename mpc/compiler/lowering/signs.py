@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mpc.compiler.lowering.builder import Value
+from mpc.compiler.lowering.emitted import Value
 
 _MOST_FACTOR = 2.0**24
 _MARGIN = 2.0**-6

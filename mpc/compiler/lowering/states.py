@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from mpc.compiler.graph.graph import Carried, GraphInput, GraphOutput, Origin, static
-from mpc.compiler.lowering.builder import Lowering, Value
+from mpc.compiler.lowering.builder import Lowering
+from mpc.compiler.lowering.emitted import Value
 from mpc.compiler.lowering.intervals import ROUNDING, Interval
 from mpc.compiler.lowering.scales import even, is_even, log2
 from mpc.plan.ends import PlanState

@@ -13,8 +13,8 @@ from functools import cache
 import numpy as np
 
 from mpc.compiler.graph.graph import static
-from mpc.compiler.lowering.builder import Value
 from mpc.compiler.lowering.checked import is_direct, with_fewest_tags
+from mpc.compiler.lowering.emitted import Value
 from mpc.gates.base import Gate
 from mpc.gates.maximum import Maximum
 from mpc.plan.cost import gate_cost

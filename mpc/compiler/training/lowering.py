@@ -18,8 +18,9 @@ import numpy as np
 from mpc import fixedpoint
 from mpc.compiler.graph.attributes import Round
 from mpc.compiler.graph.graph import Graph, GraphInput, Node, Origin, static
-from mpc.compiler.lowering.builder import LINEAR_BITS, Lowering, Value
+from mpc.compiler.lowering.builder import LINEAR_BITS, Lowering
 from mpc.compiler.lowering.checked import with_fewest_tags
+from mpc.compiler.lowering.emitted import Value
 from mpc.compiler.lowering.ends import enter, fractions, leave
 from mpc.compiler.lowering.intervals import ROUNDING, Interval
 from mpc.compiler.lowering.lower import RULES, Rule, with_known

@@ -11,7 +11,8 @@ import numpy as np
 from mpc.compiler.graph.attributes import ArgMax, Function, Maximum, Step, Sum, Weighted
 from mpc.compiler.graph.graph import MOVES, Node, static
 from mpc.compiler.lowering import checked, masked
-from mpc.compiler.lowering.builder import Lowering, Value
+from mpc.compiler.lowering.builder import Lowering
+from mpc.compiler.lowering.emitted import Value
 from mpc.compiler.lowering.intervals import Interval
 from mpc.compiler.lowering.rules.sums import bounded
 from mpc.compiler.lowering.rules.together import contracted

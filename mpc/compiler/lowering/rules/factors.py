@@ -10,7 +10,8 @@ import math
 from dataclasses import replace
 
 from mpc.compiler.graph.graph import Node
-from mpc.compiler.lowering.builder import Lowering, Value
+from mpc.compiler.lowering.builder import Lowering
+from mpc.compiler.lowering.emitted import Value
 from mpc.compiler.lowering.scales import log2
 
 _PART = 1 / 64

@@ -13,10 +13,11 @@ from mpc import tables
 from mpc.compiler.graph.attributes import Link, Maximum, OneHot, Rectified, Round, Scatter, Select, Sliding, Weighted
 from mpc.compiler.graph.evaluate import move
 from mpc.compiler.graph.graph import Node, static
-from mpc.compiler.lowering.builder import LINEAR_BITS, Lowering, Value
+from mpc.compiler.lowering.builder import LINEAR_BITS, Lowering
+from mpc.compiler.lowering.emitted import Value
 from mpc.compiler.lowering.intervals import ROUNDING, Interval
 from mpc.compiler.lowering.known import product_of
-from mpc.compiler.lowering.rules import comparisons, maps, products
+from mpc.compiler.lowering.rules import comparisons, constants, maps, products
 from mpc.compiler.lowering.scales import is_even, log2
 from mpc.compiler.lowering.tournaments import MOST_CANDIDATES
 from mpc.compiler.series import period_above, turns, wide
@@ -192,7 +193,7 @@ def scale(state: Lowering, node: Node) -> Value:
     if most and bare and (not most & (most - 1) or not any(n.op in ("select", "function") for n in state.graph.nodes)):
         if np.float32(taken.weight.flat[0]) == np.float32(1 / most):
             return state.rescaled(x, x.scale * most)
-    return products.scale(state, node)
+    return constants.scale(state, node)
 
 
 def _largest_at_rest(state: Lowering, name: str) -> int:

@@ -25,7 +25,8 @@ from mpc.compiler.graph.attributes import (
     Weighted,
 )
 from mpc.compiler.graph.graph import Node, Shape, static
-from mpc.compiler.lowering.builder import FRACTION_BITS, LINEAR_BITS, Lowering, Value
+from mpc.compiler.lowering.builder import LINEAR_BITS, Lowering
+from mpc.compiler.lowering.emitted import FRACTION_BITS, Value
 from mpc.compiler.lowering.intervals import Interval, joined
 from mpc.compiler.lowering.known import known_interval
 from mpc.compiler.lowering.norms import reshaped

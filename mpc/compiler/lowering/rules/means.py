@@ -14,7 +14,8 @@ import numpy as np
 
 from mpc.compiler.graph.attributes import Total
 from mpc.compiler.graph.graph import Node, Shape, static
-from mpc.compiler.lowering.builder import LINEAR_BITS, Lowering, Value
+from mpc.compiler.lowering.builder import LINEAR_BITS, Lowering
+from mpc.compiler.lowering.emitted import Value
 from mpc.compiler.lowering.intervals import Interval
 from mpc.compiler.lowering.rules.together import divided
 from mpc.compiler.lowering.scales import log2

@@ -15,7 +15,8 @@ import numpy as np
 from mpc import gaussian as table
 from mpc.compiler.graph.attributes import Noise
 from mpc.compiler.graph.graph import Node, static
-from mpc.compiler.lowering.builder import Lowering, Value
+from mpc.compiler.lowering.builder import Lowering
+from mpc.compiler.lowering.emitted import Value
 from mpc.compiler.lowering.intervals import Interval
 from mpc.errors import PlanError
 from mpc.gates.draw import Draw

@@ -14,7 +14,8 @@ from fractions import Fraction
 
 from mpc.compiler.graph.attributes import Held
 from mpc.compiler.graph.graph import Node, static
-from mpc.compiler.lowering.builder import Lowering, Value
+from mpc.compiler.lowering.builder import Lowering
+from mpc.compiler.lowering.emitted import Value
 from mpc.compiler.lowering.intervals import Interval
 from mpc.compiler.lowering.rules.sums import bounded, sums_behind
 from mpc.wires import Masking

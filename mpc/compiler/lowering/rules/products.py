@@ -10,16 +10,10 @@ from typing import Any
 import numpy as np
 
 from mpc import fixedpoint
-from mpc.compiler.graph.attributes import Affine, Constant, Filters, Sliding, Total, Weighted
-from mpc.compiler.graph.graph import Node, Shape, simple_factor, static
-from mpc.compiler.lowering.builder import (
-    FRACTION_BITS,
-    LINEAR_BITS,
-    SERIES_SCALE_BITS,
-    SMALLER,
-    Lowering,
-    Value,
-)
+from mpc.compiler.graph.attributes import Affine, Filters, Sliding, Total, Weighted
+from mpc.compiler.graph.graph import Node, simple_factor, static
+from mpc.compiler.lowering.builder import LINEAR_BITS, SERIES_SCALE_BITS, Lowering
+from mpc.compiler.lowering.emitted import FRACTION_BITS, SMALLER, Value
 from mpc.compiler.lowering.intervals import Interval, Product
 from mpc.compiler.lowering.known import known_bound, known_interval, product_of
 from mpc.compiler.lowering.norms import Norms
@@ -36,19 +30,18 @@ from mpc.compiler.lowering.rules.together import (
 )
 from mpc.compiler.lowering.scales import even, log2
 from mpc.compiler.lowering.signs import levelled
-from mpc.wires import broadcast
 
 _WEIGHT_BITS = 32
 _LEAST_WEIGHT_BITS = 8
 _GOOD_WEIGHT_BITS = 15
 _LEAST_EXPONENT = -30
-_EXACT_BITS = 8
+EXACT_BITS = 8
 """Few: constants like 1 and 0.5 cost no precision, and a plan does not tell the last bit of real weights."""
 _PART = 1 << 12
 """Elements of a weight that are looked at together."""
 _FINEST_SCALE = 48
 _BEFORE_SERIES_BITS = 52
-_FACTOR_FRACTION = 20
+FACTOR_FRACTION = 20
 _KNOWN_PRODUCT_BITS = 50
 _SMALL_FACTOR = 2.0**-5
 """A factor that is always smaller, but never far smaller than its largest, keeps as many more fractional bits."""
@@ -68,13 +61,13 @@ def affine(state: Lowering, node: Node) -> Value:
         weight, bias = levelled(x, weight, np.zeros(()) if bias is None else bias, taken.marks)
     most = _BEFORE_SERIES_BITS if _feeds_series(state, node.writes) else LINEAR_BITS
     exponent, exact = _weight_exponent(x, node, weight, bias, most)
-    good = _GOOD_WEIGHT_BITS - _magnitude(weight)
-    if exponent < good and not exact and log2(x.scale) > _FACTOR_FRACTION:  # x has bits to spare
+    good = _GOOD_WEIGHT_BITS - magnitude_of(weight)
+    if exponent < good and not exact and log2(x.scale) > FACTOR_FRACTION:  # x has bits to spare
         fraction = log2(x.scale) - (good - exponent)
         fraction = min(fraction, _equal_digits(x, weight, log2(x.scale) + exponent))
-        x = state.shorten(x, max(_FACTOR_FRACTION, fraction), least=_FACTOR_FRACTION)
+        x = state.shorten(x, max(FACTOR_FRACTION, fraction), least=FACTOR_FRACTION)
         exponent, exact = _weight_exponent(x, node, weight, bias, most)
-    wanted = max(_LEAST_WEIGHT_BITS - _magnitude(weight), _LEAST_EXPONENT)
+    wanted = max(_LEAST_WEIGHT_BITS - magnitude_of(weight), _LEAST_EXPONENT)
     if exponent < wanted and not exact:
         fraction = min(FRACTION_BITS, log2(x.scale) - (wanted - exponent))
         x = state.shorten(x, max(fraction, 6))
@@ -119,7 +112,7 @@ def _norms(node: Node, x: Value, weight: np.ndarray, bias: np.ndarray | None, of
 def _equal_digits(x: Value, weight: np.ndarray, together: int) -> int:
     """Fractional bits of x that leave as many of `together` to weights as do the two equally good."""
     size = math.frexp(max(map(abs, x.reals)))[1]
-    return (together + _magnitude(weight) - size) // 2
+    return (together + magnitude_of(weight) - size) // 2
 
 
 def _scaled(bias: np.ndarray | None, scale: Fraction) -> np.ndarray | None:
@@ -153,11 +146,11 @@ def _weight_exponent(x: Value, node: Node, weight: np.ndarray, bias: np.ndarray 
     """(fractional bits of the weights, are they exact then): as many as are useful and the bound allows."""
     room = most - math.frexp(max(1.0, _reach(x, node, weight, bias)))[1]
     finest = _FINEST_SCALE if most == LINEAR_BITS else SERIES_SCALE_BITS
-    wanted = min(_WEIGHT_BITS - _magnitude(weight), room, finest - log2(x.scale))
-    exact = fraction_bits(weight, min(wanted, _EXACT_BITS))
+    wanted = min(_WEIGHT_BITS - magnitude_of(weight), room, finest - log2(x.scale))
+    exact = fraction_bits(weight, min(wanted, EXACT_BITS))
     if exact is None:
         return wanted, False
-    return max(exact, min(wanted, _spread(bias, x.scale * (1 << exact)) + exact)), True
+    return max(exact, min(wanted, spread_of(bias, x.scale * (1 << exact)) + exact)), True
 
 
 def fraction_bits(weight: np.ndarray, most: int) -> int | None:
@@ -175,8 +168,8 @@ def fraction_bits(weight: np.ndarray, most: int) -> int | None:
     return found if found <= most else None
 
 
-def _spread(offset: np.ndarray | None, scale: Fraction) -> int:
-    """Fractional bits that a wire lacks to hold an offset: whole numbers, as of whole weights, have none.
+def spread_of(offset: np.ndarray | None, scale: Fraction) -> int:
+    """Return the fractional bits that a wire lacks to hold an offset: whole numbers, as of whole weights, have none.
 
     Zeros count as whole beside whole numbers only: a plan does not tell that a bias is zero.
     """
@@ -186,59 +179,9 @@ def _spread(offset: np.ndarray | None, scale: Fraction) -> int:
     return max(0, FRACTION_BITS + 4 - log2(scale))
 
 
-def _magnitude(weight: np.ndarray) -> int:
+def magnitude_of(weight: np.ndarray) -> int:
+    """Return the exponent of the power of two above the largest element."""
     return math.frexp(float(max(weight.max(initial=0.0), -weight.min(initial=0.0))) or 1.0)[1]
-
-
-def scale(state: Lowering, node: Node) -> Value:
-    """Multiply and add secret constants; a lone simple factor, like 2 or 1/8, is public and multiplies nothing."""
-    x, weight, bias = state.values[node.reads[0]], node.of(Weighted).weight, node.of(Weighted).bias
-    factor = simple_factor(weight)
-    if factor is None:
-        return affine(state, node)
-    if factor == 0:
-        raise node.origin.refuse("it multiplies with zero", remedy="leave it out of the model: its result is zero")
-    if broadcast(x.shape, () if bias is None else bias.shape) != node.shape:  # it is the weight that repeats x
-        x = _repeated(state, x, node.shape)
-    largest = 0.0 if bias is None else float(np.abs(bias).max(initial=0.0)) * float(x.scale / abs(factor))
-    if math.isfinite(largest) and (over := math.frexp(largest)[1] - LINEAR_BITS) > 0:  # x is finer than it can be
-        x = state.shorten(x, log2(x.scale) - over)
-    scale = x.scale / abs(factor)
-    norms = scaled_norms(x, weight, bias) if x.shape == node.shape else None
-    if bias is None:
-        plain = x.norms and x.norms.plain and x.shape == node.shape
-        norms = x.norms.times(float(factor)) if x.norms and plain else norms
-        found = state.combine([x], [1 if factor > 0 else -1], node.shape, scale)
-        return replace(found, norms=norms)
-    spread = _spread(bias, scale)
-    scale *= 1 << spread
-    offset = fixedpoint.encode(bias, scale, "a constant")
-    sign = (1 << spread) if factor > 0 else -(1 << spread)
-    interval = x.interval.times(sign).plus(Interval.exactly(offset))
-    stored = state.stored(offset, scale)
-    found = state.add("combine", node.shape, scale, interval, xs=(x.wire.name,), factors=(sign,), stored=stored)
-    return replace(found, norms=norms)
-
-
-def _repeated(state: Lowering, x: Value, shape: Shape) -> Value:
-    """x in a shape that it broadcasts to."""
-    if len(x.shape) < len(shape):
-        x = state.reshape(x, (1,) * (len(shape) - len(x.shape)) + x.shape)
-    for axis, (before, after) in enumerate(zip(x.shape, shape, strict=True)):
-        if before != after:
-            x = state.take(x, axis, (0,) * int(after))
-    return x
-
-
-def constant(state: Lowering, node: Node) -> Value:
-    """Return a weight as a value, the same for every row; its mask is that of the weight."""
-    weight = node.of(Constant).weight
-    exact = fraction_bits(weight, _EXACT_BITS - 1)
-    exponent = _FACTOR_FRACTION if exact is None else exact
-    scale = Fraction(2) ** min(exponent, 50 - _magnitude(weight))
-    integers = fixedpoint.encode(weight, scale, "a constant")
-    interval = Interval.exactly(integers).broadcast_to(static(node.shape))
-    return state.add("combine", node.shape, scale, interval, xs=(), factors=(), stored=state.stored(integers, scale))
 
 
 def product(state: Lowering, node: Node) -> Value:
@@ -328,7 +271,7 @@ def _bits_of_sums(state: Lowering, node: Node, interval: Interval, scale: float,
 def _factor_fraction(node: Node) -> int:
     """Return the fractional bits of each factor: more, if the product is known to be small, as x over its norm is."""
     size = max(map(abs, node.attributes.known or (math.inf,)))
-    return _FACTOR_FRACTION if size == math.inf else max(_FACTOR_FRACTION, _KNOWN_PRODUCT_BITS // 2 - _log2_ceil(size))
+    return FACTOR_FRACTION if size == math.inf else max(FACTOR_FRACTION, _KNOWN_PRODUCT_BITS // 2 - _log2_ceil(size))
 
 
 def _more(x: Value) -> int:
@@ -337,7 +280,7 @@ def _more(x: Value) -> int:
     least, most = (low, high) if low > 0 else (-high, -low)
     if not (least > 0 and most < _SMALL_FACTOR and most < _NARROW * least):
         return 0
-    return min(-math.frexp(most)[1], _KNOWN_PRODUCT_BITS - _FACTOR_FRACTION)
+    return min(-math.frexp(most)[1], _KNOWN_PRODUCT_BITS - FACTOR_FRACTION)
 
 
 def _log2_ceil(size: float) -> int:

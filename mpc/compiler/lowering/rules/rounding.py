@@ -25,7 +25,8 @@ import numpy as np
 
 from mpc.compiler.graph.attributes import Whole
 from mpc.compiler.graph.graph import Node
-from mpc.compiler.lowering.builder import LINEAR_BITS, Lowering, Value
+from mpc.compiler.lowering.builder import LINEAR_BITS, Lowering
+from mpc.compiler.lowering.emitted import Value
 from mpc.compiler.lowering.intervals import Interval
 from mpc.compiler.lowering.scales import is_even, log2
 from mpc.wires import MAX_BITS, Masking

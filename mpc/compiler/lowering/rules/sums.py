@@ -12,7 +12,8 @@ import numpy as np
 
 from mpc.compiler.graph.attributes import RowsSum
 from mpc.compiler.graph.graph import MOVES, Node, static
-from mpc.compiler.lowering.builder import LINEAR_BITS, Lowering, Value
+from mpc.compiler.lowering.builder import LINEAR_BITS, Lowering
+from mpc.compiler.lowering.emitted import Value
 from mpc.compiler.lowering.intervals import Interval
 from mpc.gates.base import Gate
 from mpc.gates.step import Step

@@ -10,7 +10,8 @@ import numpy as np
 
 from mpc.compiler.graph.attributes import Function, Sum, Total
 from mpc.compiler.graph.graph import Node, static
-from mpc.compiler.lowering.builder import Lowering, Value
+from mpc.compiler.lowering.builder import Lowering
+from mpc.compiler.lowering.emitted import Value
 from mpc.compiler.lowering.intervals import Interval
 from mpc.compiler.lowering.normalise import shortened_by
 from mpc.compiler.lowering.norms import Image, Norms, by_elements

@@ -12,7 +12,8 @@ from dataclasses import replace
 
 from mpc.compiler.graph.attributes import Ends, Function
 from mpc.compiler.graph.graph import MOVES, Node
-from mpc.compiler.lowering.builder import SMALLER, Lowering
+from mpc.compiler.lowering.builder import Lowering
+from mpc.compiler.lowering.emitted import SMALLER
 
 _FINE = 2.0**-10
 """A step that is no larger is counted with other roundings."""
