@@ -73,3 +73,42 @@ def test_a_level_far_beyond_values_has_room(op: str, high: float, low: float, tm
     path = save_model(tmp_path, nodes, {"c": np.float32(0.5)}, ("batch", 4))
     x = np.linspace(low * high, high, 8, dtype=np.float32).reshape(2, 4)
     assert_agrees(path, {"x": x}, {"x": (low * high, high)})
+
+
+STANDARD = [
+    node("ReduceMean", ["w"], ["mean"], axes=[-1]),
+    node("Sub", ["w", "mean"], ["apart"]),
+    node("Mul", ["apart", "apart"], ["square"]),
+    node("ReduceMean", ["square"], ["variance"], name="variance", axes=[-1]),
+    node("Add", ["variance", "little"], ["more"]),
+    node("Sqrt", ["more"], ["deviation"]),
+    node("Div", ["apart", "deviation"], ["y"]),
+]
+LOGARITHM = [
+    node("ReduceSum", ["w", "last"], ["sum"]),
+    node("Add", ["sum", "little"], ["more"]),
+    node("Log", ["more"], ["y"]),
+]
+
+
+@pytest.mark.parametrize("little", [1e-12, 1e-5, 1e-3])
+@pytest.mark.parametrize("size", [1, 3, 8])
+@pytest.mark.parametrize("of", ["Ceil", "bits"])
+@pytest.mark.parametrize("last", [STANDARD, LOGARITHM])
+def test_a_little_that_is_added_to_whole_numbers_is_there(
+    last: list, of: str, size: int, little: float, tmp_path: Path
+) -> None:
+    """A wire of whole numbers held 0 of it, and was taken to be 1 at least: that was refused as a fault."""
+    whole = [node("Relu", ["x"], ["r"]), node("Ceil", ["r"], ["w"])]
+    if of == "bits":
+        whole = [node("Greater", ["x", "half"], ["b"]), node("Cast", ["b"], ["w"], to=1)]
+    known = {"little": np.float32(little), "half": np.float32(0.5), "last": np.array([-1])}
+    read = {name for each in whole + last for name in each.input}
+    constants = {name: value for name, value in known.items() if name in read}
+    path = save_model(tmp_path, [*whole, *last], constants, ("batch", size))
+    x = np.random.default_rng(7).uniform(-1, 3, (60, size)).astype(np.float32)
+    x[::3] = x[::3, :1]
+    compiled = compile_model(path, (-1.0, 3.0))
+    assert compiled.rehearsal.expected
+    if last is STANDARD or little > 1e-6:
+        assert_agrees(path, {"x": x}, {"x": (-1.0, 3.0)}, tolerance=1e-3)

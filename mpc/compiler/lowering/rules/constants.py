@@ -26,6 +26,9 @@ from mpc.compiler.lowering.rules.together import scaled_norms
 from mpc.compiler.lowering.scales import log2
 from mpc.wires import broadcast
 
+_BITS, _FINEST = 12, 40
+"""Bits that a lone constant has of its own, and fractional bits that it has at most for that."""
+
 
 def scale(state: Lowering, node: Node) -> Value:
     """Multiply and add secret constants; a lone simple factor, like 2 or 1/8, is public and multiplies nothing."""
@@ -48,6 +51,9 @@ def scale(state: Lowering, node: Node) -> Value:
         found = state.combine([x], [1 if factor > 0 else -1], node.shape, scale)
         return replace(found, norms=norms)
     spread = spread_of(bias, scale)
+    if spread and bias.size == 1:  # a little that is added to whole numbers may be all there is
+        lacking = _BITS - math.frexp(float(np.abs(bias).max()) * float(scale))[1]
+        spread = max(spread, min(lacking, _FINEST - log2(scale), LINEAR_BITS - 1 - x.wire.bits))
     scale *= 1 << spread
     offset = fixedpoint.encode(bias, scale, "a constant")
     sign = (1 << spread) if factor > 0 else -(1 << spread)

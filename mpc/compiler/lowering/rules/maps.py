@@ -43,6 +43,10 @@ _COARSER = 3
 _SIMPLE = 64
 _ROUNDINGS = 6
 """Units of an operand: the two sides of a clip are rounded apart, each where it is added to, shortened and compared."""
+_CONSTANT_FRACTION, _FINEST_SUM = FRACTION_BITS + 4, 40
+"""Fractional bits that a constant gives to a sum that has fewer, and those that it has at most then."""
+_FEWEST_UNITS = 1 << 12
+"""A constant of fewer units is off by more than a ten-thousandth of itself, and so is what a logarithm makes of it."""
 _MOST_INNER = 1 << 16
 """Products of one sum."""
 _ROUNDED_BITS = 44
@@ -62,6 +66,8 @@ def sum_(state: Lowering, node: Node, coarsest: int = _FACTOR_BITS) -> Value:
             "all its factors are zero", remedy="leave it out of the model: its result is a constant"
         )
     scale, factors = _aligned(state, pairs, node, coarsest)
+    spread = _spread(node.of(Sum).constant, scale, factors)
+    scale, factors = scale * (1 << spread), [(x, k << spread, off) for x, k, off in factors]
     constant = round(Fraction(node.of(Sum).constant) * scale)
     norms = norms_of_sum(state, node)
     whole, unread = [k for _, k, _ in factors], _unread(state, node)
@@ -79,6 +85,19 @@ def sum_(state: Lowering, node: Node, coarsest: int = _FACTOR_BITS) -> Value:
     room = sum(abs(k) * (_ROUNDINGS + off * x.interval.bound) for x, k, off in factors)
     low, high = (end * float(scale) for end in _clipped(bends))
     return Value(found.wire, replace(found.interval.within(low - room, high + room), error=error))
+
+
+def _spread(constant: float, scale: Fraction, factors: list[tuple[Value, int, float]]) -> int:
+    """Return fractional bits that a sum lacks to hold a constant, as far as there is room: little may be all there is.
+
+    Whole numbers have none, and an epsilon that is added to them makes them positive.
+    """
+    whole = Fraction(constant) * scale
+    if whole.denominator == 1 or (scale != 1 and abs(whole) >= _FEWEST_UNITS):
+        return 0
+    wanted = max(_CONSTANT_FRACTION - log2(scale), math.frexp(_FEWEST_UNITS)[1] - math.frexp(abs(float(whole)))[1])
+    reach = sum(x.interval.bound * abs(k) for x, k, _ in factors) + abs(float(whole))
+    return max(0, min(wanted, _FINEST_SUM - log2(scale), LINEAR_BITS - 1 - math.frexp(max(1.0, reach))[1]))
 
 
 def _unread(state: Lowering, node: Node) -> np.ndarray | None:
