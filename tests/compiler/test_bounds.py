@@ -303,3 +303,15 @@ def test_what_a_relu_leaves_is_estimated_without_overflow(low: float, high: floa
         found = Interval.between(low, high, (2,)).rectified()
     assert np.all(found.mean >= max(0.0, low))
     assert np.all(found.mean <= max(0.0, high) + 1e-12)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 0.0), (0.0, 2.0**-600), (-(2.0**58), 2.0**58), (3.0, 3.0)])
+@pytest.mark.parametrize(("least", "most"), [(2.0**40, 2.0**58), (-1.0, 1.0), (0.0, 0.0), (-(2.0**58), -(2.0**57))])
+def test_what_is_known_of_a_constant_is_estimated_without_overflow(
+    low: float, high: float, least: float, most: float
+) -> None:
+    """Something that is always 0, as far as its interval shows, may be known to be large."""
+    with np.errstate(all="raise", under="ignore"):
+        found = Interval.between(low, high, (2,), error=0.5).within(least, most)
+    assert np.all((found.error >= 0) & (found.error <= 0.5))
+    assert np.all((least <= found.low) & (found.low <= found.high) & (found.high <= most))

@@ -181,8 +181,9 @@ class Interval:
         Values turn out smaller than they were taken to be, and so is what they are off by.
         """
         found = self.cut(low, high)
-        smaller = np.sqrt(np.square(found.typical) / np.maximum(np.square(self.typical), 1e-300))
-        return Interval(found.low, found.high, self.error * np.minimum(smaller, 1.0), found.mean, found.variance)
+        smaller = np.minimum(found.typical, self.typical) / np.maximum(self.typical, 1e-150)
+        kept = np.where(self.typical < found.typical, 1.0, smaller)  # what was always 0 may be known to be more
+        return Interval(found.low, found.high, self.error * kept, found.mean, found.variance)
 
     def cut(self, low: float | np.ndarray, high: float | np.ndarray) -> Interval:
         """Cut the interval to such numbers where the values are known to be as small; what they are off by stays."""
