@@ -16,7 +16,18 @@ from mpc.compiler.lowering.checked import with_fewest_tags
 from mpc.compiler.lowering.emitted import Value
 from mpc.compiler.lowering.known import known_interval
 from mpc.compiler.lowering.rounds import with_fewer_rounds
-from mpc.compiler.lowering.rules import comparisons, constants, gradients, maps, noises, norms, products, rounding, sums
+from mpc.compiler.lowering.rules import (
+    combinations,
+    comparisons,
+    constants,
+    gradients,
+    maps,
+    noises,
+    norms,
+    products,
+    rounding,
+    sums,
+)
 from mpc.compiler.lowering.rules.together import contracted, with_room
 from mpc.compiler.lowering.rules.tops import with_step
 from mpc.compiler.roles import Roles
@@ -152,7 +163,7 @@ RULES: dict[str, Rule] = {
     "scale": constants.scale,
     "constant": constants.constant,
     "multiply": _multiply,
-    "sum": maps.sum_,
+    "sum": combinations.sum_,
     "total": maps.total,
     "weigh": maps.weigh,
     "reshape": maps.reshape,

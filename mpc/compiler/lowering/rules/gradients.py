@@ -17,7 +17,7 @@ from mpc.compiler.lowering.builder import LINEAR_BITS, Lowering
 from mpc.compiler.lowering.emitted import Value
 from mpc.compiler.lowering.intervals import ROUNDING, Interval
 from mpc.compiler.lowering.known import product_of
-from mpc.compiler.lowering.rules import comparisons, constants, maps, products
+from mpc.compiler.lowering.rules import combinations, comparisons, constants, maps, products
 from mpc.compiler.lowering.scales import is_even, log2
 from mpc.compiler.lowering.tournaments import MOST_CANDIDATES
 from mpc.compiler.series import period_above, turns, wide
@@ -215,9 +215,9 @@ def sum_(state: Lowering, node: Node) -> Value:
             value = state.values[name]
             wire = state.wires[value.wire.name] = value.wire.model_copy(update={"masking": Masking.UNOPENED})
             state.values[name] = replace(value, wire=wire)
-        found = maps.sum_(state, node)
+        found = combinations.sum_(state, node)
         return state.add("open", node.shape, found.scale, found.interval, found.wire.bits, x=found.wire.name)
-    return maps.sum_(state, node, coarsest=FEWEST_BITS)
+    return combinations.sum_(state, node, coarsest=FEWEST_BITS)
 
 
 def link(state: Lowering, node: Node) -> Value:

@@ -15,14 +15,11 @@ from mpc.compiler.graph.attributes import (
     Concat,
     Fit,
     Lowest,
-    Maximum,
     Round,
-    Sum,
     Take,
     Total,
     Transpose,
     Weigh,
-    Weighted,
 )
 from mpc.compiler.graph.graph import Node, Shape, static
 from mpc.compiler.lowering.builder import LINEAR_BITS, Lowering
@@ -30,158 +27,15 @@ from mpc.compiler.lowering.emitted import FRACTION_BITS, Value
 from mpc.compiler.lowering.intervals import Interval, joined
 from mpc.compiler.lowering.known import known_interval
 from mpc.compiler.lowering.norms import reshaped
-from mpc.compiler.lowering.rules.together import norms_of_sum, total_of
+from mpc.compiler.lowering.rules.combinations import to_one_scale
+from mpc.compiler.lowering.rules.together import total_of
 from mpc.compiler.lowering.scales import even, log2
 from mpc.gates.multiply import Multiply
 
-_FACTOR_BITS = 18
-_FINEST_FACTOR = 26
-_COARSEST_FACTOR = 12
-"""Bits of factors that are no integers: as usual; of sums that have no room for these, rather than none at all."""
-_COARSER = 3
-"""Fractional bits fewer that operands of such sums are tried with, again and again."""
-_SIMPLE = 64
-_ROUNDINGS = 6
-"""Units of an operand: the two sides of a clip are rounded apart, each where it is added to, shortened and compared."""
-_CONSTANT_FRACTION, _FINEST_SUM = FRACTION_BITS + 4, 40
-"""Fractional bits that a constant gives to a sum that has fewer, and those that it has at most then."""
-_FEWEST_UNITS = 1 << 12
-"""A constant of fewer units is off by more than a ten-thousandth of itself, and so is what a logarithm makes of it."""
 _MOST_INNER = 1 << 16
 """Products of one sum."""
 _ROUNDED_BITS = 44
 """What is rounded to be compared may have so many: a difference has room for a comparison on all of its bits."""
-
-
-def sum_(state: Lowering, node: Node, coarsest: int = _FACTOR_BITS) -> Value:
-    """Return a public linear combination; what are no integers take some fractional bits of the scale.
-
-    Args:
-        coarsest: fractional bits that operands are left with at least, where the sum has no room for more.
-    """
-    xs, wanted = [state.values[name] for name in node.reads], node.of(Sum).factors
-    pairs = [(x, Fraction(factor)) for x, factor in zip(xs, wanted, strict=True) if factor]
-    if not pairs:
-        raise node.origin.refuse(
-            "all its factors are zero", remedy="leave it out of the model: its result is a constant"
-        )
-    scale, factors = _aligned(state, pairs, node, coarsest)
-    spread = _spread(node.of(Sum).constant, scale, factors)
-    scale, factors = scale * (1 << spread), [(x, k << spread, off) for x, k, off in factors]
-    constant = round(Fraction(node.of(Sum).constant) * scale)
-    norms = norms_of_sum(state, node)
-    whole, unread = [k for _, k, _ in factors], _unread(state, node)
-    found = state.combine([x for x, _, _ in factors], whole, node.shape, scale, constant, node, norms, unread)
-    if _is_size(state, node):  # what ends in a ReLU is rounded by one unit or two
-        least = -_ROUNDINGS * max(abs(k) for k in whole)
-        found = replace(found, interval=found.interval.cut(least, math.inf))
-    bends = _bends(state, node)
-    if bends is None:
-        off = sum(np.square(float(k) * off * x.interval.typical) for x, k, off in factors)
-        return replace(found, interval=found.interval.off_by(np.hypot(found.interval.error, np.sqrt(off))))
-    error = found.interval.error
-    if bends[0] is not None:  # what the value is off by passes once, whichever side of it is seen
-        error = np.minimum(error, np.maximum(*(x.interval.error * abs(k) for x, k, _ in factors)))
-    room = sum(abs(k) * (_ROUNDINGS + off * x.interval.bound) for x, k, off in factors)
-    low, high = (end * float(scale) for end in _clipped(bends))
-    return Value(found.wire, replace(found.interval.within(low - room, high + room), error=error))
-
-
-def _spread(constant: float, scale: Fraction, factors: list[tuple[Value, int, float]]) -> int:
-    """Return fractional bits that a sum lacks to hold a constant, as far as there is room: little may be all there is.
-
-    Whole numbers have none, and an epsilon that is added to them makes them positive.
-    """
-    whole = Fraction(constant) * scale
-    if whole.denominator == 1 or (scale != 1 and abs(whole) >= _FEWEST_UNITS):
-        return 0
-    wanted = max(_CONSTANT_FRACTION - log2(scale), math.frexp(_FEWEST_UNITS)[1] - math.frexp(abs(float(whole)))[1])
-    reach = sum(x.interval.bound * abs(k) for x, k, _ in factors) + abs(float(whole))
-    return max(0, min(wanted, _FINEST_SUM - log2(scale), LINEAR_BITS - 1 - math.frexp(max(1.0, reach))[1]))
-
-
-def _unread(state: Lowering, node: Node) -> np.ndarray | None:
-    """Return where scores are hidden that the largest of the others is subtracted from: they can be above it."""
-    tops = (state.graph.writers.get(name) for name in node.reads)
-    masks = (top.attributes.hidden for top in tops if top is not None and isinstance(top.attributes, Maximum))
-    skipped = [state.skipped[hidden].where for hidden in masks if hidden is not None and hidden in state.skipped]
-    return skipped[0] if skipped else None
-
-
-def _is_size(state: Lowering, node: Node) -> bool:
-    """Is it 2 relu(x) - x, the size of x?"""
-    taken = node.of(Sum)
-    if taken.factors != (2.0, -1.0) or taken.constant:
-        return False
-    above = state.graph.writers.get(node.reads[0])
-    return above is not None and above.op == "relu" and above.reads[0] == node.reads[1]
-
-
-def _bends(state: Lowering, node: Node) -> tuple[np.ndarray | None, np.ndarray] | None:
-    """(-low, -high) of relu(x - low) - relu(x - high), (None, -high) of x - relu(x - high); None of another sum."""
-    taken = node.of(Sum)
-    if sorted(taken.factors) != [-1.0, 1.0] or taken.constant:
-        return None
-    order = node.reads if taken.factors[0] > 0 else node.reads[::-1]
-    writers = state.graph.writers
-    first, second = (_bend(writers, name) for name in order)
-    if second is None or second[0] != (order[0] if first is None else first[0]):
-        return None
-    return (None if first is None else first[1]), second[1]
-
-
-def _bend(writers: dict[str, Node], name: str) -> tuple[str, np.ndarray] | None:
-    """x and b, if the value is relu(x + b)."""
-    bend = writers.get(name)
-    if bend is None or bend.op != "relu":
-        return None
-    above = writers.get(bend.reads[0])
-    if above is None or above.op != "scale" or not (above.of(Weighted).weight == 1).all():
-        return bend.reads[0], np.zeros(1)
-    bias = above.of(Weighted).bias
-    return above.reads[0], np.zeros(1) if bias is None else np.asarray(bias)
-
-
-def _clipped(bends: tuple[np.ndarray | None, np.ndarray]) -> tuple[float, float]:
-    """Between what such a difference lies, but for roundings."""
-    first, second = bends
-    if first is None:
-        return -math.inf, float(np.max(-second))
-    return float(np.minimum(first - second, 0).min()), float(np.maximum(first - second, 0).max())
-
-
-def _aligned(
-    state: Lowering, pairs: list[tuple[Value, Fraction]], node: Node, coarsest: int = _FACTOR_BITS
-) -> tuple[Fraction, list[tuple[Value, int, float]]]:
-    """One scale for all, and integers to multiply each with, and what each is off by, beside its size.
-
-    Small integers are exact.  Where there are none, the scale is a power of two.
-    """
-    for fraction in (None, *range(_FACTOR_BITS, coarsest - 1, -_COARSER)):
-        if fraction is not None:
-            pairs = [(state.shorten(x, fraction), factor) for x, factor in pairs]
-        scale = max(x.scale for x, _ in pairs)
-        exact = [factor * scale / x.scale for x, factor in pairs]
-        common = math.lcm(*(f.denominator for f in exact))
-        unit = Fraction(common) if common <= _SIMPLE else Fraction(1 << _FACTOR_BITS)
-        if common > _SIMPLE:
-            scale, exact = even(scale), [f * even(scale) / scale for f in exact]
-            whole = sum(x.interval.bound * float(abs(f)) for (x, _), f in zip(pairs, exact, strict=True))
-            room = LINEAR_BITS - 1 - math.frexp(max(1.0, whole))[1]
-            least = _FACTOR_BITS if fraction is None else _COARSEST_FACTOR
-            unit = Fraction(1 << max(least, min(_FINEST_FACTOR, room)))
-        reach = sum(x.interval.bound * float(abs(f) * unit) for (x, _), f in zip(pairs, exact, strict=True))
-        if isinstance(taken := node.attributes, Sum):
-            if taken.known is not None:  # terms may wrap, if their sum does not
-                reach = min(reach, max(map(abs, taken.known)) * 1.05 * float(scale * unit))
-            norms = norms_of_sum(state, node)
-            if norms is not None:
-                reach = min(reach, float(norms.euclidean.max()) * 1.05 * float(scale * unit))
-            reach = max(reach, abs(taken.constant) * float(scale * unit))
-        if reach < 2.0**LINEAR_BITS:
-            break
-    factors = [(x, round(f * unit), f * unit) for (x, _), f in zip(pairs, exact, strict=True)]
-    return scale * unit, [(x, k, abs(float(wanted / k) - 1)) for x, k, wanted in factors if k]
 
 
 def total(state: Lowering, node: Node) -> Value:
@@ -319,7 +173,7 @@ def take(state: Lowering, node: Node) -> Value:
 
 def concat(state: Lowering, node: Node) -> Value:
     pairs = [(state.values[name], Fraction(1)) for name in node.reads]
-    scale, factors = _aligned(state, pairs, node)
+    scale, factors = to_one_scale(state, pairs, node)
     aligned = [x if k == 1 and x.scale == scale else state.combine([x], [k], x.shape, scale) for x, k, _ in factors]
     axis = node.of(Concat).axis
     interval = joined([x.interval for x in aligned], axis)
