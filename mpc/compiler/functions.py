@@ -49,7 +49,7 @@ def _erf(x: np.ndarray) -> np.ndarray:
 
 
 def _sigmoid() -> Function:
-    return Function(lambda x: 1.0 / (1.0 + np.exp(-x)), -11.0, 11.0)
+    return Function(_logistic, -11.0, 11.0)
 
 
 def _whole_softplus(x: np.ndarray) -> np.ndarray:
@@ -96,7 +96,7 @@ def _sigmoid_slope() -> Function:
 
 def _softplus_slope() -> Function:
     """Return the slope of what `softplus` is: the logistic function less the step at 11."""
-    return Function(lambda x: 1.0 / (1.0 + np.exp(-x)) - (x > 11.0), -11.0, 11.0)
+    return Function(lambda x: _logistic(x) - (x > 11.0), -11.0, 11.0)
 
 
 def _gelu_slope() -> Function:
