@@ -36,7 +36,7 @@ from parties.wire import frames
 from parties.wire.frames import Chunk
 from parties.wire.pieces import pieces
 from parties.wire.status import from_rpc
-from parties.wire.transport import connect, patience
+from parties.wire.transport import FRAME_BYTES, connect, patience
 
 
 class Supply(Protocol):
@@ -58,6 +58,10 @@ class Supply(Protocol):
         """Tell whoever deals the session's public weights, in plan order."""
 
 
+MOST_AT_ONCE = FRAME_BYTES // 2
+"""Bytes of a session's terms that travel in one message with what is shown of stored objects."""
+
+
 class LiveSupply:
     """The connection to the one provider that this party's config names."""
 
@@ -77,11 +81,31 @@ class LiveSupply:
         agreed.keeps.extend(write_keeps(terms.keeps))
         if stored is not None:
             agreed.bindings.extend(write_bindings(terms.bindings))
-            agreed.objects.extend(_object(each) for each in stored.objects())
-            agreed.seeds.extend(
-                provider_pb2.StoredSeeds(seeds=[seed.secret for seed in seeds]) for seeds in stored.seeds()
+            shown = provider_pb2.Shown(
+                objects=[_object(each) for each in stored.objects()],
+                seeds=[provider_pb2.StoredSeeds(seeds=[seed.secret for seed in seeds]) for seeds in stored.seeds()],
             )
+            if agreed.ByteSize() + shown.ByteSize() > MOST_AT_ONCE:
+                self._show(terms, agreed, shown)
+            else:
+                agreed.objects.extend(shown.objects)
+                agreed.seeds.extend(shown.seeds)
         return self._fetch(terms, BundleId.of_weights(session_id), plan, {"terms": agreed})
+
+    def _show(self, terms: Terms, agreed: provider_pb2.SessionTerms, shown: provider_pb2.Shown) -> None:
+        """Show the provider what it has to see of data at rest, in pieces: objects of many blocks are large."""
+        provider, data = self._config.provider, shown.SerializeToString()
+        header = provider_pb2.ShowHeader(session_id=terms.session_id, terms=agreed, size=len(data))
+
+        def parts() -> Iterator[provider_pb2.ShowPart]:
+            yield provider_pb2.ShowPart(header=header)
+            for piece in pieces(data):
+                yield provider_pb2.ShowPart(chunk=piece)
+
+        try:
+            self._stub.Show(parts(), timeout=patience(self._config.deadlines.setup), wait_for_ready=False)
+        except grpc.RpcError as error:
+            raise from_rpc(error, provider.name, provider.address, self._identity) from None
 
     def hand_over(self, terms: Terms, weights: Mapping[str, np.ndarray]) -> None:
         """Tell the provider the session's public weights, in plan order: it deals for what is made of them."""

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import grpc
+from google.protobuf.message import DecodeError
 
 import mpc
 from mpc.correlations import BundleId
@@ -40,6 +41,10 @@ from parties.wire.transport import caller, patience
 _PATIENCE = 0.75
 """Fraction of the caller's deadline to wait for public weights, so that the error can still name who is late."""
 _SPARE = 8
+MOST_SHOWN = 1 << 25
+"""Bytes of manifests and seeds that one party shows for one session: two of the largest manifests."""
+_PER_SHOWN_BYTE = 8
+"""Bytes of memory for each of them: as they came, parsed, and read."""
 
 
 class ProviderService:
@@ -107,7 +112,7 @@ class ProviderService:
             raise PolicyError(f"{party!r} is not a party of this session")
         self._read(session, context)
         if entry.is_weights:
-            self._show(session, request.terms, party)
+            self._take(session, request.terms, party)
         seconds = _PATIENCE * patience(self._config.deadlines.setup, context)
         bundle_id = BundleId(request.session_id, entry, request.batch)
         bundle = self.dealing.fetch(session, bundle_id, party, request.weights, seconds)
@@ -135,7 +140,9 @@ class ProviderService:
         if not context.add_callback(ended):
             ended()  # it has ended already
 
-    def _show(self, session: ProviderSession, given: provider_pb2.SessionTerms, party: str) -> None:
+    def _take(
+        self, session: ProviderSession, given: provider_pb2.SessionTerms | provider_pb2.Shown, party: str
+    ) -> None:
         """Take the party's seeds of the stored objects that the session reads."""
         objects = [
             Signed(each.manifest, each.signature, each.certificate, read_endorsements(each.endorsements))
@@ -144,6 +151,31 @@ class ProviderService:
         with session.lock:
             session.stored.show(party, objects, [each.seeds for each in given.seeds], self._identity.trust)
             session.changed.notify_all()
+
+    def Show(self, request: Iterator[provider_pb2.ShowPart], context: grpc.ServicerContext) -> provider_pb2.ShowReply:
+        """Take a party's seeds of the stored objects that a session reads, in pieces; it opens the session."""
+        party, deadlines = caller(context), self._config.deadlines
+        with ends_within(context, deadlines.connect):
+            first = next(request, provider_pb2.ShowPart())
+        if first.WhichOneof("part") != "header":
+            raise PeerError("the first message of what is shown is its header", peer=party)
+        header = first.header
+        if header.size > MOST_SHOWN:
+            raise PolicyError(
+                f"{header.size:,} bytes of manifests and seeds, where {MOST_SHOWN:,} are read for one session",
+                remedy="bind objects of fewer blocks, or fewer of them",
+            )
+        session = self.table.enter(provider_pb2.DealRequest(session_id=header.session_id, terms=header.terms), party)
+        self._read(session, context)
+        held = _PER_SHOWN_BYTE * header.size
+        self.budget.take(held)
+        try:
+            with ends_within(context, deadlines.setup):
+                data = collect((part.chunk for part in request), header.size, "what is stored", party)
+            self._take(session, _parsed(data, party), party)
+        finally:
+            self.budget.give(held)
+        return provider_pb2.ShowReply()
 
     def Weights(
         self, request: Iterator[provider_pb2.WeightsPart], context: grpc.ServicerContext
@@ -181,3 +213,10 @@ class ProviderService:
     def drop_idle(self) -> None:
         """End the sessions that nobody has used for the idle deadline."""
         self.table.drop_idle()
+
+
+def _parsed(data: memoryview, party: str) -> provider_pb2.Shown:
+    try:
+        return provider_pb2.Shown.FromString(bytes(data))
+    except DecodeError:
+        raise PeerError(f"{party} shows what is no manifest and no seed", peer=party) from None
