@@ -51,7 +51,8 @@ def require_open(database: sqlite3.Connection, schema: Schema, now: float) -> No
         raise SessionError(
             f"{collection.name} is closed", cause="rows are entered until its time is over", remedy="wait for the next"
         )
-    if tables.count_contributions(database, collection.id) >= collection.places:
+    most, counts = collection.places, (tables.count_begun, tables.count_contributions)  # the second one looks up each
+    if all(count(database, collection.id) >= most for count in counts):
         raise SessionError(
             f"{collection.name} is full: it takes {collection.at_most:,} rows", remedy="wait for another"
         )

@@ -110,6 +110,12 @@ def contributions(database: sqlite3.Connection, collection: str) -> list[str]:
     return [object_id for (object_id,) in database.execute(query, (collection, LIVING))]
 
 
+def count_begun(database: sqlite3.Connection, collection: str) -> int:
+    """Count a collection's contributions that exist here, and those that are being put."""
+    query = "SELECT count(*) FROM data_contributions WHERE collection = ?"
+    return int(database.execute(query, (collection,)).fetchone()[0])
+
+
 def count_contributions(database: sqlite3.Connection, collection: str) -> int:
     """Count a collection's contributions that exist here."""
     query = (

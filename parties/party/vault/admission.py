@@ -133,8 +133,8 @@ def require_kind(database: sqlite3.Connection, schema: Schema) -> None:
 
 def require_room(database: sqlite3.Connection, limits: Limits, schema: Schema, size: int) -> None:
     """Require that there is room for another object of one owner's, of so many bytes; `SessionError`."""
-    require_bytes(database, limits, schema, size)
-    _, _, open_ = catalogue.taken(database, schema.owner)
+    every, own, open_ = catalogue.taken(database, schema.owner)
+    _require_bytes(limits, schema, size, every, own)
     if open_ >= MOST_PUTS:
         raise SessionError(
             f"{schema.owner} is putting {open_} objects already, as many as one owner may",
@@ -145,6 +145,10 @@ def require_room(database: sqlite3.Connection, limits: Limits, schema: Schema, s
 def require_bytes(database: sqlite3.Connection, limits: Limits, schema: Schema, size: int) -> None:
     """Require that there is room for so many bytes more of one owner's; `SessionError`."""
     every, own, _ = catalogue.taken(database, schema.owner)
+    _require_bytes(limits, schema, size, every, own)
+
+
+def _require_bytes(limits: Limits, schema: Schema, size: int, every: int, own: int) -> None:
     for limit, held, which in (
         (limits.max_data_bytes, every, "max_data_bytes"),
         (limits.max_data_bytes_per_owner, own, "max_data_bytes_per_owner"),
