@@ -191,6 +191,23 @@ def test_bounds_that_rows_share_are_those_of_each(alike: int | None) -> None:
     np.testing.assert_allclose(product_of(node)(x, weight), windows.convolve(x, weight), rtol=1e-12)
 
 
+@pytest.mark.parametrize("alike", ["neither", "rows", "columns", "both"])
+@pytest.mark.parametrize(
+    "shapes", [((4, 5), (5, 3)), ((2, 4, 5), (5, 3)), ((4, 5), (2, 5, 3)), ((1, 5), (5, 1)), ((5,), (5, 3))]
+)
+def test_bounds_that_rows_or_columns_share_are_those_of_each(alike: str, shapes: Any) -> None:
+    rng = np.random.default_rng(1)
+    x, y = (rng.random(shape) for shape in shapes)
+    if alike in ("rows", "both"):
+        x = np.broadcast_to(x[..., :1, :], x.shape) if x.ndim > 1 else x
+    if alike in ("columns", "both"):
+        y = np.broadcast_to(y[..., :1], y.shape)
+    node = Node("matmul", ("x", "y"), "z", np.matmul(x, y).shape, Origin("z", "MatMul"))
+    found = product_of(node)(x, y)
+    assert found.shape == node.shape
+    np.testing.assert_allclose(found, np.matmul(x, y), rtol=1e-12)
+
+
 @pytest.mark.parametrize("activation", ["Tanh", "Sigmoid"])
 def test_smooth_activations_train(activation: str) -> None:
     x, y = np.random.default_rng(5).random((48, 6)), np.eye(3)[np.random.default_rng(6).integers(0, 3, 48)]

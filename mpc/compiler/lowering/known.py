@@ -16,12 +16,22 @@ from mpc.windows import Windows
 def product_of(node: Node) -> Product:
     """Return the bilinear map of a matmul, conv, scale or multiply, over numbers in the clear."""
     if node.op == "matmul":
-        return np.matmul
+        return _multiplied
     if isinstance(node.attributes, Sliding):
         return partial(_slid, node.attributes.windows)
     if isinstance(node.attributes, Filters):
         return node.attributes.windows.convolve
     return np.multiply
+
+
+def _multiplied(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Multiply the bounds of two matrices; of rows of the first that are all alike, and columns of the second, one."""
+    if x.ndim < 2 or y.ndim < 2:
+        return np.matmul(x, y)
+    row = x[..., :1, :] if _alike(x, -2) else x
+    column = y[..., :1] if _alike(y, -1) else y
+    found = np.matmul(row, column)
+    return np.broadcast_to(found, (*found.shape[:-2], x.shape[-2], y.shape[-1]))
 
 
 def _slid(windows: Windows, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -39,7 +49,8 @@ def _slid(windows: Windows, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 def _alike(values: np.ndarray, axis: int) -> bool:
     """Are all parts of an array along an axis equal to the first?"""
-    return bool((values == values.take([0], axis)).all())
+    first = values.take([0], axis)  # of weights the last one differs, and nearly always
+    return bool((values.take([-1], axis) == first).all() and (values == first).all())
 
 
 def known_interval(interval: Interval, scale: Fraction, node: Node) -> Interval:
