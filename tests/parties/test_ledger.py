@@ -430,6 +430,23 @@ def test_steps_that_are_not_written_read_nothing_and_end_with_their_session(
             ledger.advance(session(1), run, RunState.CHECKED)
 
 
+def test_the_log_has_room_from_the_start_and_begins_again_within_it(ledger: Ledger, tmp_path: Path) -> None:
+    """What is written over bytes that are there does not wait for the file system's journal."""
+    log = tmp_path / "data" / "ledger.sqlite-wal"
+    size = log.stat().st_size
+    assert size == 1 << 20
+    ledger.open_session(session(1), PLAN, "analyst")
+    for run in range(1, 401):
+        ledger.advance(session(1), run, RunState.DEALT)
+    ledger.advance(session(1), 400, RunState.BURNT)
+    assert log.stat().st_size == size
+    shutil.copytree(tmp_path / "data", tmp_path / "crashed")  # as it lies on the disk, zeros and all
+    for again in (Ledger.open(tmp_path / "crashed"), restarted(ledger, tmp_path / "data")):
+        assert again.history()[0].state is SessionState.BURNT
+        assert states(again, session(1)) == {**dict.fromkeys(range(1, 400), "dealt"), 400: "burnt"}
+        again.close()
+
+
 # --- sessions that were dealt ahead -------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -36,6 +36,12 @@ from parties.process import lock
 from parties.telemetry import logger
 
 LOCK = "ledger.lock"
+_ROOM = 1 << 20
+"""Bytes that the write-ahead log has from the start.
+
+sqlite begins it again before it is longer (`schema.connect`).  So what must be on the disk is written over bytes that
+are there, and waits for these alone; a file that grows waits for the file system's journal, with what others write.
+"""
 
 
 class LedgerFile(ABC):
@@ -124,6 +130,12 @@ class LedgerFile(ABC):
                 raise restored(self._folder, "the epoch in the database and in the file beside it do not agree")
             self._burn_open(database)
             self._count_up(database)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Lengthen the write-ahead log by zeros, which are no frames of it; where there is no room it grows later."""
+        with suppress(OSError), (self._folder / f"{DATABASE}-wal").open("r+b") as log:
+            log.write(bytes(max(0, _ROOM - log.seek(0, os.SEEK_END))))
 
     def _count_up(self, database: sqlite3.Connection) -> None:
         """Move the counter in the database by one, once the file beside it has the last one."""

@@ -125,6 +125,7 @@ def connect(path: Path) -> sqlite3.Connection:
         "foreign_keys = ON",
         "secure_delete = ON",
         "temp_store = MEMORY",
+        "wal_autocheckpoint = 200",  # pages: the log begins again within the room that `file` makes for it
     )
 
 
