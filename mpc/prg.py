@@ -9,10 +9,12 @@ but the positions of what follows do not shift).
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
+from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
@@ -24,10 +26,6 @@ from mpc.kernels import cores
 
 SEED_BYTES = 32
 _DERIVE = canonical("mpc/v1/derive")
-_SHA_BLOCK = 64
-_INNER, _OUTER = (int.from_bytes(bytes([pad]) * _SHA_BLOCK, "little") for pad in (0x36, 0x5C))
-"""HMAC's pads (RFC 2104), written out: the library's HMAC lets go of Python's lock for each of a run's hundred seeds,
-and whoever deals or prepares waits for it each time."""
 _ZEROS = bytes(1 << 20)
 _AES_BLOCK = 16
 _BLOCK_WORDS = 2
@@ -63,13 +61,20 @@ class Seed:
     def derive_encoded(self, context: bytes) -> Seed:
         """Return the sub-seed for a context that is encoded already; encodings of parts, one after another, are that
         of the whole."""
-        key = int.from_bytes(self.secret, "little")
-        inner = sha256((key ^ _INNER).to_bytes(_SHA_BLOCK, "little") + _DERIVE + context).digest()
-        return Seed(sha256((key ^ _OUTER).to_bytes(_SHA_BLOCK, "little") + inner).digest())
+        return Seed(hmac.digest(self.secret, _DERIVE + context, _sha256))
 
     def commitment(self) -> bytes:
         """Return H(seed), as the provider's manifest lists it; 32 bytes."""
         return digest("mpc/v1/seed-commitment", self.secret)
+
+
+def _sha256(data: bytes = b"") -> Any:
+    """Begin SHA-256.
+
+    `hmac` makes the HMAC of a function that it does not know itself.  That of SHA-256's own name it has OpenSSL make,
+    which lets go of Python's lock for each of a run's hundred seeds: whoever deals or prepares waits for it each time.
+    """
+    return sha256(data)
 
 
 def _key(seed: Seed, kind: str) -> algorithms.AES:
