@@ -29,13 +29,6 @@ _DERIVE = canonical("mpc/v1/derive")
 _ZEROS = bytes(1 << 20)
 _AES_BLOCK = 16
 _BLOCK_WORDS = 2
-GALOIS_LEAST = 1 << 16
-"""Bytes of the shortest stream that is made by GCM, which takes longer to begin."""
-_GALOIS_MOST = 1 << 35
-"""Bytes within which its counter, of 32 bits, does not begin anew."""
-_NONCE, _BEFORE_GALOIS = bytes(12), 2 * _AES_BLOCK
-_galois = False
-"""How long streams are made; see `use_galois`."""
 _NANOSECONDS_A_BYTE = 0.3
 """Of expanding, with what memory costs."""
 _PLACES = 1 << 15
@@ -88,21 +81,8 @@ def _kind(kind: str) -> bytes:
     return canonical("aes", kind)
 
 
-def use_galois(wanted: bool) -> None:
-    """Have this process make long streams by GCM, or by CTR as until then: bytes are the same.
-
-    GCM begins with its third block what it encrypts under a nonce of zeros; what it encrypts are zeros, and its tag is
-    never asked for.  Where a processor encrypts several blocks by one instruction, OpenSSL uses that for GCM alone.
-    """
-    global _galois
-    _galois = wanted
-
-
 def _fill(key: algorithms.AES, view: memoryview, block: int = 0) -> None:
     """Write AES-256-CTR's stream over the bytes, from one of its blocks of 16 bytes on."""
-    if _galois and not block and GALOIS_LEAST <= len(view) <= _GALOIS_MOST:
-        _encrypt_zeros(Cipher(key, modes.GCM(_NONCE)).encryptor(), view[_BEFORE_GALOIS:])
-        view = view[:_BEFORE_GALOIS]
     _encrypt_zeros(Cipher(key, modes.CTR(block.to_bytes(_AES_BLOCK, "big"))).encryptor(), view)
 
 

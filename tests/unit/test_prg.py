@@ -132,20 +132,6 @@ def test_the_stream_goes_on_across_internal_buffers() -> None:
         assert values[start : start + 4].tolist() == [word & P for word in words_of(stream)]
 
 
-@pytest.mark.parametrize("words", [-1, 0, 1, 3, 300_000])
-def test_streams_made_by_gcm_are_the_same(words: int) -> None:
-    count = prg.GALOIS_LEAST // 8 + words
-    expected = expand_field(SEED, (count,)), expand_words(SEED, (count,), 64), expand_words(SEED, (8 * count,), 7)
-    prg.use_galois(True)
-    try:
-        found = expand_field(SEED, (count,)), expand_words(SEED, (count,), 64), expand_words(SEED, (8 * count,), 7)
-        part = prg.expand_field_part(SEED, 2, count - 2)
-    finally:
-        prg.use_galois(False)
-    for one, other in zip((*found, part), (*expected, expected[0][2:]), strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
 def test_a_longer_expansion_starts_with_the_shorter() -> None:
     assert (expand_field(SEED, (100,))[:7] == expand_field(SEED, (7,))).all()
 
