@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from mpc.compiler.functions import LINEAR_FROM
-from mpc.compiler.operators import swishes
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import clipped, magnitude, shifted
 from mpc.compiler.operators.facts import Softplus
 from mpc.compiler.operators.registry import handles
+
+_HARD_SWISH = (-1.0, 7.0)
+"""Where the difference of both its ReLUs lies, with room for roundings of very wide ones."""
 
 
 @handles("Relu")
@@ -69,14 +71,21 @@ def elu(state: Context, node: ModelNode, settings: Settings) -> None:
 @handles("HardSigmoid")
 def hard_sigmoid(state: Context, node: ModelNode, settings: Settings) -> None:
     x = state.value(node.input[0])
-    alpha, beta = (float(settings.get(name, usual)) for name, usual in (("alpha", 0.2), ("beta", 0.5)))
-    clipped(state, state.sum((x,), (alpha,), None, beta), 0.0, 1.0, node.output[0])
-    swishes.note_hard_sigmoid(state, node.input[0], alpha, beta, node.output[0])
+    line = state.sum((x,), (float(settings.get("alpha", 0.2)),), None, float(settings.get("beta", 0.5)))
+    clipped(state, line, 0.0, 1.0, node.output[0])
 
 
 @handles("HardSwish")
 def hard_swish(state: Context, node: ModelNode, settings: Settings) -> None:
-    swishes.hard_swish(state, state.value(node.input[0]), 1 / 6, node.output[0])
+    """Compute t (t - 3) / 6 + relu(x - 3), where t = relu(x + 3) - relu(x - 3) is clip(x + 3, 0, 6).
+
+    That is x clip(x / 6 + 1 / 2, 0, 1), but no rounding is multiplied by x, however large that is.
+    """
+    x = state.value(node.input[0])
+    above = state.relu(shifted(state, x, -3.0))
+    t = state.sum((state.relu(shifted(state, x, 3.0)), above), (1.0, -1.0), known=_HARD_SWISH)
+    curve = state.multiply(t, shifted(state, t, -3.0))
+    state.sum((curve, above), (1.0 / 6.0, 1.0), node.output[0])
 
 
 @handles("Softplus")

@@ -9,7 +9,7 @@ import numpy as np
 from mpc.compiler.graph.attributes import Ends
 from mpc.compiler.graph.emitter import MOST_TERMS
 from mpc.compiler.graph.graph import HALF_STEP
-from mpc.compiler.operators import deviations, swishes
+from mpc.compiler.operators import deviations
 from mpc.compiler.operators.boundless import BOUNDLESS, piecewise, within
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.facts import Exp, Magnitude, OnePlusExp, Root, Square, Top, Unit
@@ -37,7 +37,6 @@ def add(state: Context, node: ModelNode, settings: Settings) -> None:
         if isinstance(fact, Exp) and bias.size == 1 and bias.flat[0] == 1.0:
             state.facts[node.output[0]] = OnePlusExp(fact.of)
         deviations.note_more(state, left, bias, node.output[0])
-        swishes.note_raised(state, left, bias, node.output[0])
     else:
         state.sum((state.value(left), state.value(right)), (1.0, 1.0), node.output[0])
 
@@ -75,8 +74,6 @@ def multiply(state: Context, node: ModelNode, settings: Settings) -> None:
         return
     if in_units(state, left, right, node.output[0]) or in_units(state, right, left, node.output[0]):
         return
-    if swishes.met(state, left, right, node.output[0]) or swishes.met(state, right, left, node.output[0]):
-        return
     product(state, left, right, node.output[0])
     if left == right:
         state.facts[node.output[0]] = Square(left)
@@ -106,8 +103,6 @@ def product(state: Context, left: str, right: str, out: str | None = None) -> st
         left, right = right, left
     if state.is_constant(right):
         weight = state.numbers(right, "an operand")
-        if out is not None:
-            swishes.note_scaled(state, left, weight, out)
         return state.scale(state.value(left), weight if out is None else cut_factor(state, left, weight, out), 0.0, out)
     state.secret(left), state.secret(right)
     return state.multiply(left, right, out)
@@ -212,7 +207,6 @@ def clip(state: Context, node: ModelNode, settings: Settings) -> None:
     if low is not None and high is not None and low > high:
         low = high
     clipped(state, x, low, high, out)
-    swishes.note_clipped(state, x, low, high, out)
 
 
 def clipped(state: Context, x: str, low: float | None, high: float | None, out: str | None = None) -> str:

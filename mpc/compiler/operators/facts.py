@@ -103,21 +103,6 @@ class More:
 
 
 @dataclass(frozen=True)
-class Raised:
-    """A value plus 3."""
-
-    of: str
-
-
-@dataclass(frozen=True)
-class Gate:
-    """The factor of x in its hard swish: clip(x + 3, 0, 6), times a number."""
-
-    of: str
-    factor: float
-
-
-@dataclass(frozen=True)
 class Mean:
     """The mean over axes of a value, or of the square of one.
 
@@ -215,8 +200,6 @@ Fact = (
     | Square
     | Magnitude
     | More
-    | Raised
-    | Gate
     | Mean
     | Above
     | Root

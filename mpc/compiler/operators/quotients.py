@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mpc.compiler.operators import deviations, swishes
+from mpc.compiler.operators import deviations
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import product
 from mpc.compiler.operators.facts import Magnitude, More, Root, Square
@@ -57,7 +57,6 @@ def _shrunk(state: Context, x: str, factors: np.ndarray, out: str) -> None:
         state.multiply(root, root, out)
     else:
         state.scale(x, factors, 0.0, out)
-        swishes.note_scaled(state, x, factors, out)
 
 
 def _by_itself(state: Context, left: str, right: str, out: str) -> bool:
