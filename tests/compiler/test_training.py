@@ -322,7 +322,7 @@ def test_weights_that_begin_beyond_their_range_are_refused() -> None:
 
 
 def test_without_a_ceiling_a_deep_network_has_no_bound_that_fits() -> None:
-    sizes = (64, 64, 64, 64, 10)
+    sizes = (64, 64, 64, 64, 64, 10)
     compile_training(perceptron(sizes), batch=4, ranges={"x": (0, 1)})
     with pytest.raises(ModelError, match="fractional bits of what it multiplies"):
         compile_training(perceptron(sizes), batch=4, ranges={"x": (0, 1)}, precision=Precision(ceiling=None))

@@ -119,6 +119,20 @@ def test_a_gelu_that_is_spelt_out_trains_as_one_function() -> None:
     moved_alike(training, feeds, 0.05)
 
 
+def test_bounds_of_a_deep_step_leave_gradients_their_digits() -> None:
+    """Of a squared error with three hidden layers gradients could reach 1e9, and are below 1."""
+    rng, ranges = np.random.default_rng(5), {"x": (0, 1), "target": (-1, 1)}
+    deep = compile_training(perceptron((8, 16, 16, 16, 3)), "mse", SGD(0.25), 32, ranges)
+    assert max(deep.expected_errors.values()) < 0.2
+    training = compile_training(perceptron((8, 6, 6, 3), ""), "mse", SGD(0.25, 0.5), 32, ranges)
+    feeds = [
+        {"x": np.rint(rng.random((32, 8)) * 256) / 256, "target": np.rint(rng.uniform(-1, 1, (32, 3)) * 256) / 256}
+        for _ in range(2)
+    ]
+    Trial(training.plan, training.weights, 2).run(integers(training, feeds[0]), 1)
+    moved_alike(training, feeds, 0.05)
+
+
 def test_pooling_by_a_maximum_goes_back_without_a_comparison() -> None:
     """The step compares as often as the model does: its derivatives choose by bits that are open."""
     training = compile_training(convolutional("MaxPool"), batch=4, ranges={"x": (0, 1)})

@@ -57,7 +57,7 @@ def product(state: Lowering, node: Node) -> Value:
         over = math.frexp(max(1.0, interval.bound))[1] + 1 - LINEAR_BITS
         if over <= 0:
             break
-        x, y = products.balanced(state, x, y, over)
+        x, y = _shorter(state, x, y, over)
         _require_digits(state, interval.bound / float(scale), x, y)
     else:
         interval = products.product_interval(x, y, node, over_reals, square)
@@ -65,6 +65,17 @@ def product(state: Lowering, node: Node) -> Value:
     if isinstance(node.attributes, Sliding):
         settings["windows"] = node.attributes.windows
     return state.add(_GATES[node.op], node.shape, x.scale * y.scale, interval, **settings)
+
+
+def _shorter(state: Lowering, x: Value, y: Value, over: int) -> tuple[Value, Value]:
+    """Return both with fewer fractional bits, so many together: first the one that has more, then both alike.
+
+    What is proved of their sizes says little of these: it grows with each layer, and the values do not.
+    """
+    bits = [log2(x.scale), log2(y.scale)]
+    for _ in range(over):
+        bits[bits[0] <= bits[1]] -= 1
+    return state.shorten(x, bits[0]), state.shorten(y, bits[1])
 
 
 def _require_digits(state: Lowering, reach: float, x: Value, y: Value) -> None:
