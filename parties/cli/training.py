@@ -42,7 +42,7 @@ BATCH, RATE = 128, 0.1
 _OPTIONS = (
     click.option("--loss", type=click.Choice([*LOSSES]), help="Default: one_vs_all, a sigmoid an output."),
     click.option("--learning-rate", "rate", type=float, metavar="LR", help=f"Of the mean loss; default: {RATE:g}."),
-    click.option("--momentum", type=float, metavar="M", help="0, or 1 - 2^-m: 0.5, 0.75, 0.875, ...; default: 0."),
+    click.option("--momentum", type=float, metavar="M", help="0 to 0.99; 0.5, 0.75 and 0.875 cost least; default: 0."),
     click.option("--weight-decay", "decay", type=float, metavar="D", help="A step takes LR D off each weight."),
     click.option("--epochs", type=click.IntRange(1), help="Times that all rows are read; default: 1."),
     click.option("--frozen", multiple=True, metavar="WEIGHT", help="A weight that stays as it is."),

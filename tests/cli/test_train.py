@@ -250,7 +250,7 @@ def test_what_a_refused_training_is_shown_with_can_be_typed(town: Town) -> None:
         (("--data", "x=north/rows:x", "--input", "y=labels.npy"), 2, "is an array"),
         ((*AT_PARTIES, "--range", "x=0:1"), 2, "has a range as well"),
         ((*OWN, "--release", "accuracy=1"), 2, "--release loss=100"),
-        ((*OWN, "--momentum", 0.9), 2, "0.875"),
+        ((*OWN, "--momentum", 0.999), 2, "0.875"),
         ((*OWN, "--batch", 100), 5, "smaller batch"),
         ((*OWN, "--parties", 2), 2, "leave --parties out"),
         ((*OWN, "--output", "p.npz"), 2, "--predict"),
@@ -277,7 +277,7 @@ def test_a_cluster_of_its_own_keeps_no_model(tmp_path: Path) -> None:
 
 def test_a_model_that_no_bound_is_proved_of_trains_on_samples(town: Town) -> None:
     """The refusal's remedy can be typed, there and where a training is priced."""
-    onnx.save(perceptron((WIDE, 64, 64, 64, 64, CLASSES)), town.folder / "deep.onnx")
+    onnx.save(perceptron((WIDE, 64, 64, 64, 64, 64, 64, CLASSES)), town.folder / "deep.onnx")
     samples = ("--calibrate", "x.npy", "--calibrate", "y=labels.npy")
     how = ("deep.onnx", "--batch", 8, "--range", "x=0:1")
     refused = mpc_here("inspect", "--train", *how, folder=town.folder)

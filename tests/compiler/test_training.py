@@ -310,8 +310,9 @@ def test_rates_are_exact_where_they_can_be_and_said_where_not() -> None:
     for wrong in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(UsageError, match="a learning rate is a positive number"):
             SGD(wrong)
-    with pytest.raises(UsageError, match="a momentum of 0.9"):
-        SGD(0.1, 0.9)
+    for wrong in (0.999, 1.0, -0.5, float("nan")):
+        with pytest.raises(UsageError, match=f"a momentum of {wrong}"):
+            SGD(0.1, wrong)
     with pytest.raises(UsageError, match="a learning rate of 1e-12"):
         SGD(1e-12).rate(128)
 

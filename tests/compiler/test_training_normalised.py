@@ -87,7 +87,7 @@ def test_gain_and_shift_of_a_batch_normalisation_train(network: Any) -> None:
         assert np.linalg.norm(found[state.name] - wanted[state.name]) < 0.05 * way, state.name
 
 
-@pytest.mark.parametrize("momentum", [0.5, 0.875])
+@pytest.mark.parametrize("momentum", [0.5, 0.875, 0.9])
 def test_with_momentum_a_layer_with_a_bias_before_a_gain_trains(momentum: float) -> None:
     """The bias's gradient has no more digits than the matrix's, though the gain multiplies both on their way."""
     nodes = [
@@ -99,6 +99,8 @@ def test_with_momentum_a_layer_with_a_bias_before_a_gain_trains(momentum: float)
     own = weights(5, w0=of(1, 6, 5), b0=of(2, 5), w1=of(3, 5, 3), b1=np.zeros(3))
     made = model(nodes, own, ["batch", 6], ["batch", 3])
     training = compile_training(made, "mse", SGD(RATE, momentum=momentum), BATCH, RANGES)
+    told = any("the momentum is 0.900391, the nearest to 0.9" in note for note in training.notes)
+    assert told == (momentum == 0.9)
     scales = {state.name: training.plan.wire[state.in_].scale for state in training.plan.states}
     assert scales["b0.velocity"] <= scales["w0.velocity"]
     x, target = rows((6,))

@@ -113,6 +113,7 @@ API: dict[str, Any] = {
         "decay": "property",
         "fields": "lr, momentum, weight_decay",
         "halvings": "property",
+        "kept": "property",
         "rate": "batch, most=",
     },
     "Session": {

@@ -185,8 +185,7 @@ class _Work:
             scale = gradient.scale * 2**state.finer
             most = self.precision.weights
             if state.velocity:  # V = mu V + G stays below the largest G, as often as 1 - mu is in one
-                halvings = state.finer
-                most = float(2**halvings * (gradient.interval.bound + 2) / gradient.scale)
+                most = (gradient.interval.bound + 2) / float(gradient.scale) / (1 - self.step.momentum)
             found[state.name] = Form(scale, most)
         return found
 

@@ -1,7 +1,7 @@
 """Say how weights follow their gradients: plain SGD, with momentum or weight decay, at public rates.
 
 A step is W := W - lr V with V = mu V + G, G the gradient of the mean loss (as PyTorch's SGD without dampening).  Rates
-are public: lr / B = k 2^-L, so that an update is an integer multiple of G and rounds nothing; mu = 1 - 2^-m.
+are public: lr / B = k 2^-L, so that an update is an integer multiple of G and rounds nothing; mu = j 2^-m.
 
 Weight decay takes lr decay W off as well, rounded by an unbiased coin to W's own units.  Without momentum that is
 PyTorch's; with it, the decay does not go through V (Loshchilov and Hutter 2019, Decoupled weight decay regularization).
@@ -22,7 +22,9 @@ MOST_FACTOR = 15
 _MOST_SHIFT = 40
 _EXACT_FACTOR = 64
 _MOST_DECAY = 0.5
-_MOST_MOMENTUM = 6
+_FINEST_MOMENTUM = 9
+_NEAR, _NEAREST = Fraction(1, 100), Fraction(1, 32)
+"""By which part of 1 - mu a momentum may be another one: with the fewest digits, and with the most."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class SGD:
 
     Args:
         lr: the learning rate of the mean loss of a batch.
-        momentum: 0, or 1 - 2^-m: 0.5, 0.75, 0.875, ..
+        momentum: from 0 to 0.99; as j 2^-m it has m up to 9, and 0.5, 0.75 and 0.875 are exact and cost least.
         weight_decay: a step takes lr weight_decay W off each weight; 8 bytes a weight more are opened then.
 
     Raises:
@@ -62,11 +64,11 @@ class SGD:
             object.__setattr__(self, name, float(given))
         if not 0 < self.lr < math.inf:
             raise UsageError("a learning rate is a positive number", remedy="SGD(0.1)")
-        if self.momentum not in {1 - 2.0**-m for m in range(_MOST_MOMENTUM + 1)}:
+        if not 0 <= self.momentum < 1 or _momentum(Fraction(self.momentum)) is None:
             raise UsageError(
                 f"a momentum of {self.momentum!r}",
-                cause="velocities are kept in fixed point, which a momentum of 1 - 2^-m shortens exactly",
-                remedy="use 0, 0.5, 0.75, 0.875, 0.9375 or another of these up to 1 - 2^-6",
+                cause=f"velocities are kept in fixed point, where it is a multiple of 2^-{_FINEST_MOMENTUM}",
+                remedy="use a number from 0 to 0.99: 0.5, 0.75 and 0.875 cost least",
             )
         if not 0 <= self.weight_decay * self.lr < _MOST_DECAY:
             raise UsageError(
@@ -79,9 +81,14 @@ class SGD:
         return _nearest(Fraction(self.lr) * Fraction(self.weight_decay), MOST_FACTOR) if self.weight_decay else None
 
     @property
+    def kept(self) -> Rate:
+        """The momentum as j 2^-m, near to what was asked for; 0 2^-0 without."""
+        return _momentum(Fraction(self.momentum)) or Rate(0, 0)
+
+    @property
     def halvings(self) -> int:
-        """m, of a momentum 1 - 2^-m; 0 without."""
-        return round(-math.log2(1 - self.momentum))
+        """m, of a momentum j 2^-m; 0 without."""
+        return self.kept.shift
 
     def rate(self, batch: int, most: int = MOST_FACTOR) -> Rate:
         """Return lr / batch as k 2^-L: as it is, if k is small, else the nearest with k up to `most`.
@@ -116,6 +123,16 @@ def decay_beside(rate: Rate, decay: Rate, factor: int) -> int:
             remedy="give a factor near to a multiple of this one, or compile a step of that rate: SGD(lr=...)",
         )
     return found
+
+
+def _momentum(wanted: Fraction) -> Rate | None:
+    """Return j 2^-m with the fewest digits that are enough; None if there are none."""
+    for shift in range(_FINEST_MOMENTUM + 1):
+        found = Fraction(round(wanted * 2**shift), 2**shift)
+        off = abs(found - wanted) / (1 - wanted)
+        if off <= (_NEAR if shift < _FINEST_MOMENTUM else _NEAREST):
+            return Rate(found.numerator, found.denominator.bit_length() - 1)
+    return None
 
 
 def _nearest(wanted: Fraction, most: int) -> Rate:

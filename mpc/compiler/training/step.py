@@ -60,6 +60,7 @@ class Step:
         rate: lr / batch.
         decay: of weights, lr weight_decay; None without.
         rests: values whose bounds rest on samples, and these bounds.
+        momentum: what of a velocity is left after a step.
     """
 
     graph: Graph
@@ -68,6 +69,7 @@ class Step:
     rate: Rate
     decay: Rate | None = None
     rests: Mapping[str, float] = field(default_factory=dict, repr=False)
+    momentum: float = 0.0
 
     def states_of(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the next value of each state, of the values of all nodes."""
@@ -126,7 +128,7 @@ def write_step(
     graph = Graph(inputs, [_with_gradient_bits(node, precision) for node in tape.nodes], outputs)
     for each in _PASSES:
         graph = each(graph)
-    return Step(graph, tuple(states), target, rate, optimizer.decay)
+    return Step(graph, tuple(states), target, rate, optimizer.decay, momentum=optimizer.kept.of(1))
 
 
 def _check_names(freed: Freed, optimizer: SGD, target: str) -> None:
@@ -159,7 +161,7 @@ def _updated(
         velocity = f"{name}.velocity"
         tape.shapes[velocity] = tape.shapes[name]
         rounded = tape.emit("round", (velocity,), None, tape.shapes[name], Round(drop=m))
-        step = tape.sum((rounded, gradient), (optimizer.momentum, 1.0), known=(-1.0, 1.0))
+        step = tape.sum((rounded, gradient), (optimizer.kept.of(1), 1.0), known=(-1.0, 1.0))
         found.append((State(velocity, gradient, m, True), step))
     reads, factors, decay = [name, step], [1.0, -rate.factor / 2.0**rate.shift], optimizer.decay
     if decay is not None:

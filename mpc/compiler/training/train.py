@@ -298,6 +298,10 @@ def _notes(
     rate = step.rate.of(batch)
     if rate != optimizer.lr:
         notes.append(f"the learning rate is {rate:.6g}, the nearest to {optimizer.lr:g} that is exact in fixed point")
+    if step.momentum != optimizer.momentum:
+        notes.append(
+            f"the momentum is {step.momentum:.6g}, the nearest to {optimizer.momentum:g} that is exact in fixed point"
+        )
     if loss == "one_vs_all":
         notes.append(
             f"outputs beyond {precision.logits:g} are taken for others by the sigmoid, and {seen} "

@@ -30,11 +30,12 @@ _FEWEST_UNITS = 1 << 12
 """A constant of fewer units is off by more than a ten-thousandth of itself, and so is what a logarithm makes of it."""
 
 
-def sum_(state: Lowering, node: Node, coarsest: int = _FACTOR_BITS) -> Value:
+def sum_(state: Lowering, node: Node, coarsest: int = _FACTOR_BITS, simple: int = _SIMPLE) -> Value:
     """Return a public linear combination; what are no integers take some fractional bits of the scale.
 
     Args:
         coarsest: fractional bits that operands are left with at least, where the sum has no room for more.
+        simple: the largest denominator of factors that are taken as they are.
     """
     xs, wanted = [state.values[name] for name in node.reads], node.of(Sum).factors
     pairs = [(x, Fraction(factor)) for x, factor in zip(xs, wanted, strict=True) if factor]
@@ -42,7 +43,7 @@ def sum_(state: Lowering, node: Node, coarsest: int = _FACTOR_BITS) -> Value:
         raise node.origin.refuse(
             "all its factors are zero", remedy="leave it out of the model: its result is a constant"
         )
-    scale, factors = to_one_scale(state, pairs, node, coarsest)
+    scale, factors = to_one_scale(state, pairs, node, coarsest, simple)
     spread = _spread(node.of(Sum).constant, scale, factors)
     scale, factors = scale * (1 << spread), [(x, k << spread, off) for x, k, off in factors]
     constant = round(Fraction(node.of(Sum).constant) * scale)
@@ -128,7 +129,11 @@ def _clipped(bends: tuple[np.ndarray | None, np.ndarray]) -> tuple[float, float]
 
 
 def to_one_scale(
-    state: Lowering, pairs: list[tuple[Value, Fraction]], node: Node, coarsest: int = _FACTOR_BITS
+    state: Lowering,
+    pairs: list[tuple[Value, Fraction]],
+    node: Node,
+    coarsest: int = _FACTOR_BITS,
+    simple: int = _SIMPLE,
 ) -> tuple[Fraction, list[tuple[Value, int, float]]]:
     """Return one scale for all, and integers to multiply each with, and what each is off by, beside its size.
 
@@ -140,8 +145,8 @@ def to_one_scale(
         scale = max(x.scale for x, _ in pairs)
         exact = [factor * scale / x.scale for x, factor in pairs]
         common = math.lcm(*(f.denominator for f in exact))
-        unit = Fraction(common) if common <= _SIMPLE else Fraction(1 << _FACTOR_BITS)
-        if common > _SIMPLE:
+        unit = Fraction(common) if common <= simple else Fraction(1 << _FACTOR_BITS)
+        if common > simple:
             scale, exact = even(scale), [f * even(scale) / scale for f in exact]
             whole = sum(x.interval.bound * float(abs(f)) for (x, _), f in zip(pairs, exact, strict=True))
             room = LINEAR_BITS - 1 - math.frexp(max(1.0, whole))[1]

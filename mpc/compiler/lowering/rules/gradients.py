@@ -40,6 +40,8 @@ SMALLER_STEP = (
     "give samples that bounds may rest on (--calibrate, in Python samples=(x, y)), declare smaller ranges (--range, in "
     "Python also cluster.trainer(..., precision=Precision(weights=..., ceiling=...))), or train fewer layers (--frozen)"
 )
+_FINEST_FACTOR = 1 << 9
+"""The largest denominator of a momentum, which a velocity is multiplied with exactly."""
 _GATES = {"matmul": "matmul", "conv": "convolution", "multiply": "multiply"}
 
 
@@ -228,7 +230,7 @@ def sum_(state: Lowering, node: Node) -> Value:
             state.values[name] = replace(value, wire=wire)
         found = combinations.sum_(state, node)
         return state.add("open", node.shape, found.scale, found.interval, found.wire.bits, x=found.wire.name)
-    return combinations.sum_(state, node, coarsest=FEWEST_BITS)
+    return combinations.sum_(state, node, FEWEST_BITS, _FINEST_FACTOR)
 
 
 def link(state: Lowering, node: Node) -> Value:
