@@ -272,9 +272,9 @@ class PartySession:
         """The run of that number, which its coordinator may ask for while it is being prepared: of several such calls
         the newest waits."""
         with self.life.changed:
-            if client == self.coordinator:
+            if client == self.coordinator and number == self.runs.latest + 1:
                 mine = self._early = object()
-                while number == self.runs.latest + 1 and self.life.state == "open" and self._early is mine:
+                while number > self.runs.latest and self.life.state == "open" and self._early is mine:
                     if not active():
                         raise SessionError("the caller is gone")
                     self.life.changed.wait(_PROGRESS_SECONDS)

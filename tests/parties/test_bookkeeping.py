@@ -148,6 +148,12 @@ def test_a_coordinator_alone_asks_for_a_result_while_the_run_is_being_prepared(c
         assert not waiting.done()
         script.enter(1, script.integers(data(1)), OWNER)
         [ending] = waiting.result(PATIENCE)
+        waiting = pool.submit(script.result, 0, 2, COORDINATOR)
+        assert script.result(0, 1, COORDINATOR, values=False) == [ending], "as often as it asks"
+        assert not eventually(waiting.done, 1), "and who waits for the next waits on"
+        script.prepare(2)
+        script.enter(2, script.integers(data(1)), OWNER)
+        assert waiting.result(PATIENCE)
         assert ending.header.rounds == len(plan_schedule(script.plan.bind(1)).steps)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -32,14 +34,16 @@ from parties.agreed.objects import Manifest
 from parties.agreed.terms import Terms
 from parties.agreed.ticket import Ticket
 from parties.client.at_rest import bound, upload
+from parties.client.channels import PartyClient
 from parties.client.dataset import Dataset
 from parties.client.running.coordinated import CoordinatedSession
 from parties.client.selection import Selection
+from parties.party.session import PartySession
 from parties.pb import provider_pb2
 from parties.provider.service import ProviderService
 from tests.support.graphs import node, save_model
 from tests.support.objects import schema
-from tests.support.parties import COORDINATOR, FEATURES, InProcess, tiny_answer, tiny_model
+from tests.support.parties import COORDINATOR, FEATURES, PATIENCE, InProcess, eventually, tiny_answer, tiny_model
 from tests.support.shelves import Shelf, put
 
 ROWS = BLOCK_ROWS + 3
@@ -117,6 +121,34 @@ def test_runs_go_through_the_rows_in_order(kept: Kept) -> None:
     session.close()
     exact = np.concatenate([kept.answer(first, 8), kept.answer(first, 8)])
     assert np.abs(found - exact).max() < 1e-3
+
+
+def test_a_run_that_nobody_enters_anything_into_begins_when_all_parties_have_prepared_it(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It begins at whoever is asked for its result: a party that prepares for longer would be waited for as a peer."""
+    go, asked = threading.Event(), list[str]()
+    prepare, stream = PartySession.prepare, PartyClient.stream
+
+    def held(session: PartySession, *rest: Any) -> Any:
+        assert session is not kept.cluster.of(1, session.id) or go.wait(PATIENCE)
+        return prepare(session, *rest)
+
+    def noted(party: PartyClient, *rest: Any) -> Any:
+        asked.append(party.name)
+        return stream(party, *rest)
+
+    monkeypatch.setattr(PartySession, "prepare", held)
+    monkeypatch.setattr(PartyClient, "stream", noted)
+    session = kept.open()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(values, kept, session, [8])
+        assert eventually(lambda: kept.cluster.of(0, session.id).runs.latest == 1)
+        assert not asked, "the other prepares for longer"
+        go.set()
+        assert np.abs(running.result(PATIENCE) - kept.answer(0, 8)).max() < 1e-3
+    session.close()
+    assert len(asked) == len(kept.cluster.names)
 
 
 def test_nothing_is_sent_for_them(kept: Kept, tmp_path: Path) -> None:

@@ -215,8 +215,11 @@ class CoordinatedSession:
         """
         started = clock()
         ask = partial(self.part.ask, batch=batch, on_progress=self.on_progress)
-        prepared = self._pipeline.next(batch, following, ask)
+        waits = bool(self.plan.at(self._pipeline.begun + 1).entered)  # another begins at a party that is asked for it
+        prepared = self._pipeline.next(batch, following, *([ask] if waits else []))
         offline, number = clock() - started, self._pipeline.begun
+        if not waits:
+            ask(number)
         handed = [reply.masks for reply in prepared if reply.HasField("masks")]
         self.part.enter(number, batch, values, handed if len(handed) == len(prepared) else None)
         if not any(reply.streams for reply in prepared) and self._is_room_beside(batch, (*following, *expected)):
