@@ -7,6 +7,7 @@ would not fit is refused, long before a machine word ends.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -74,10 +75,13 @@ def mapped(gate: LinearMap, forms: Mapping[str, Form], wires: Wires) -> Form:
         PlanError: a coefficient, or their number, is too large.
     """
     parts: dict[str, list[tuple[Matrix, Links]]] = {}
+    entries = Counter[str]()
     for place, name in enumerate(gate.reads):
         if name in forms:
             by = links(gate, place, wires)
             for atom, matrix in forms[name].items():
+                entries[atom] += _entries(matrix, by)
+                _require_few(entries[atom])  # before any of the products is made
                 parts.setdefault(atom, []).append((matrix, by))
     return {atom: _added(found) for atom, found in parts.items()}
 
@@ -154,14 +158,22 @@ def _added(parts: list[tuple[Matrix, Links]]) -> Matrix:
     return _merged(products)
 
 
+def _sizes(matrix: Matrix, by: Links) -> np.ndarray:
+    """How many entries each row of a matrix has, of those at least that are read."""
+    return np.bincount(matrix.rows, minlength=int(by.of.max(initial=0)) + 1)
+
+
+def _entries(matrix: Matrix, by: Links) -> int:
+    """How many entries the product of the links with a matrix has."""
+    return int(_sizes(matrix, by)[by.of].sum())
+
+
 def _linked(matrix: Matrix, by: Links) -> Matrix:
     """The product of the links with a matrix; places may occur twice."""
-    ends_of = np.cumsum(np.bincount(matrix.rows, minlength=int(by.of.max(initial=0)) + 1))
-    sizes = np.diff(ends_of, prepend=0)
-    counts = sizes[by.of]
+    sizes = _sizes(matrix, by)
+    counts, ends_of = sizes[by.of], np.cumsum(sizes)
     starts = ends_of[by.of] - counts
     total = int(counts.sum())
-    _require_few(total)
     _require_small(matrix.largest * (int(np.abs(by.factor).max()) if by.factor.size else 0))
     ends = np.cumsum(counts)
     entries = np.arange(total) + np.repeat(starts - (ends - counts), counts)
@@ -172,7 +184,6 @@ def _linked(matrix: Matrix, by: Links) -> Matrix:
 
 def _merged(parts: list[Matrix]) -> Matrix:
     """The sum of matrices in which places may occur twice."""
-    _require_few(sum(part.values.size for part in parts))
     rows, columns, values = (
         np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "columns", "values")
     )

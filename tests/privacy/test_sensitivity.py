@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from fractions import Fraction
 from itertools import product
 
@@ -17,6 +18,7 @@ from mpc.gates.moves import Concat, Reshape, Take
 from mpc.gates.step import Step
 from mpc.interpret import reference
 from mpc.plan.plan import Plan
+from mpc.privacy import forms
 from mpc.privacy.guarantee import guarantee, sensitivities
 from tests.support.effort import examples
 from tests.support.plans import wire
@@ -157,6 +159,26 @@ def test_a_count_costs_one_and_a_sum_its_width() -> None:
     [vector] = guarantee(q.build(), FACTS).vectors
     assert (vector.sensitivity, vector.euclidean, vector.elements) == (4095, 4095, 1)
     assert float(vector.variance) == pytest.approx(2 * (4095 * 2) ** 2, rel=1e-3)  # of Laplace noise at 1/2
+
+
+def test_too_many_coefficients_are_refused_before_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred times a sum of many elements, in a plan of a few bytes: all products were made, and counted then."""
+    columns = 1 << 15
+    monkeypatch.setattr(forms, "MOST_ENTRIES", 2 * columns)
+    q = Question((B, columns))
+    q.bound()
+    q.gate(Total(name="t", x="y", axes=(1,), out="t"), wire("t", (B, 1), WIDE, **INHERITED))
+    q.gate(Concat(name="c", xs=("t",) * 100, axis=1, out="c"), wire("c", (B, 100), WIDE, **INHERITED))
+    q.rows("c")
+    q.noised()
+    tracemalloc.start()
+    try:
+        with pytest.raises(PlanError, match="more than 65,536 coefficients"):
+            sensitivities(q.unchecked(), FACTS)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 24 * columns * 20  # a product has 24 bytes an element
 
 
 def test_bits_of_raw_data_are_bits_but_fall_no_more() -> None:
