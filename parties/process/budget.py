@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from mpc.errors import PlanError
 from parties.config.models import Limits
@@ -44,6 +46,21 @@ class MemoryBudget:
             self._of[client] -= count
             if not self._of[client]:
                 del self._of[client]
+
+    @contextmanager
+    def growing(self) -> Iterator[Callable[[int], None]]:
+        """Give a function that takes so many more bytes; all of them are given back when the block ends."""
+        held = 0
+
+        def take(count: int) -> None:
+            nonlocal held
+            self.take(count)
+            held += count
+
+        try:
+            yield take
+        finally:
+            self.give(held)
 
     @property
     def taken(self) -> int:

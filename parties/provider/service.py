@@ -167,14 +167,15 @@ class ProviderService:
             )
         session = self.table.enter(provider_pb2.DealRequest(session_id=header.session_id, terms=header.terms), party)
         self._read(session, context)
-        held = _PER_SHOWN_BYTE * header.size
-        self.budget.take(held)
-        try:
+        with self.budget.growing() as take:  # what a header says alone takes nothing
+
+            def counted(chunk: bytes) -> bytes:
+                take(_PER_SHOWN_BYTE * len(chunk))
+                return chunk
+
             with ends_within(context, deadlines.setup):
-                data = collect((part.chunk for part in request), header.size, "what is stored", party)
+                data = collect((counted(part.chunk) for part in request), header.size, "what is stored", party)
             self._take(session, _parsed(data, party), party)
-        finally:
-            self.budget.give(held)
         return provider_pb2.ShowReply()
 
     def Weights(

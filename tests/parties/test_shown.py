@@ -89,6 +89,30 @@ def test_nobody_but_a_party_shows_anything(cluster: InProcess) -> None:
         cluster.dealer("stranger").Show(iter([header(cluster, 8), chunk()]))
 
 
+def test_memory_is_taken_as_pieces_come(cluster: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was taken when the header had come, and so held by who then sent nothing."""
+    budget, taken, sizes = cluster.provider.budget, list[int](), list[int]()
+    take = budget.take
+
+    def watched(count: int, client: str = "") -> None:
+        taken.append(count)
+        take(count, client)
+
+    def halves(data: bytes) -> list[bytes]:
+        sizes.append(len(data))
+        return [data[:100], data[100:]]
+
+    made = opened(cluster, "as-pieces-come", at_most=3, epsilon=5, delta="1/100000")
+    enter_all(cluster, made, 3)
+    over(cluster, monkeypatch)
+    monkeypatch.setattr(supply, "MOST_AT_ONCE", 0)
+    monkeypatch.setattr(supply, "pieces", halves)
+    monkeypatch.setattr(budget, "take", watched)
+    assert collection.find(cluster.client(), made.name).sum().rows == 3
+    assert len(sizes) == 2 and not {8 * size for size in sizes} & set(taken)
+    assert taken.count(800) == 2 and all(8 * (size - 100) in taken for size in sizes)
+
+
 @pytest.mark.parametrize("kind", ["fewer bytes", "more bytes", "garbage"])
 def test_pieces_that_are_not_what_was_said_end_nothing_but_the_session(
     cluster: InProcess, monkeypatch: pytest.MonkeyPatch, kind: str
