@@ -12,6 +12,7 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 from mpc.kernels.scalar import ONE, THREE
@@ -40,8 +41,15 @@ def dot_carryless(typing_context: Any, a: Any, b: Any) -> Any:
     """Return (high, low) words of the sum of the products of a and b, place by place; contiguous, (N,) uint64.
 
     Operands are read into the registers that the instruction takes, and sums stay in one: moving words there and back
-    takes longer than to multiply them.
+    takes longer than to multiply them.  That both have N elements is for callers to see to: nothing looks at it here.
+
+    Raises:
+        TypingError: an operand is no such array, or may be a view with steps.
     """
+    if not all(isinstance(each, types.Array) and each.layout == "C" for each in (a, b)) or {
+        (each.ndim, each.dtype) for each in (a, b)
+    } != {(1, types.uint64)}:
+        raise TypingError(f"contiguous (N,) arrays of uint64 are multiplied, not {a} and {b}")
     signature = types.UniTuple(types.uint64, 2)(a, b)
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:

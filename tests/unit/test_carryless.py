@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numba import njit, types
+from numba.core.errors import TypingError
 
 from mpc import kernels
 from mpc.comparison import Comparison
@@ -77,6 +78,17 @@ def test_sums_of_products_are_those_of_polynomials(words: list[tuple[int, int]])
     for dot in (dot_by_processor, dot_by_integers):
         high, low = dot(a, b)
         assert (int(high) << 64) | int(low) == reduce(xor, [product(*word) for word in words], 0)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("kind", ["steps", "rows", "signed"])
+def test_a_dot_product_compiles_for_contiguous_words_alone(kind: str, which: int) -> None:
+    """Words of a column were read as if they lay beside each other."""
+    table = np.arange(12, dtype=np.uint64).reshape(3, 4)
+    operands = [table[0, :3].copy()] * 2
+    operands[which] = {"steps": table[:, 1], "rows": table, "signed": np.arange(3)}[kind]
+    with pytest.raises(TypingError, match="contiguous"):
+        dot_by_processor(*operands)
 
 
 @given(high=WORDS, middle=WORDS, low=WORDS)
