@@ -679,6 +679,29 @@ def test_a_very_first_start_on_a_full_disk_can_be_repeated(tmp_path: Path, monke
     Ledger.open(tmp_path / "data").close()
 
 
+def test_a_run_whose_epoch_file_fails_is_revealed_and_charged_once(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database has `revealed` and the charge already: whoever tries again is refused, and charged nothing."""
+    charges: list[int] = []
+
+    def charge(database: sqlite3.Connection) -> bool:
+        charges.append(1)
+        return True
+
+    ledger.open_session(session(1), PLAN, "analyst")
+    for state in PATH[:-1]:
+        ledger.advance(session(1), 1, state)
+    with monkeypatch.context() as patch:
+        failing_epoch(patch)
+        with pytest.raises(ConfigError, match="No space left"):
+            ledger.advance(session(1), 1, RunState.REVEALED, charge)
+    for _ in range(2):
+        with pytest.raises(SessionError, match="from revealed to revealed"):
+            ledger.advance(session(1), 1, RunState.REVEALED, charge)
+    assert len(charges) == 1 and ledger.history()[0].revealed == 1
+
+
 @pytest.mark.parametrize("failures", [0, 1, 3])
 def test_a_backup_is_refused_whatever_the_disk_did_meanwhile(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: int
