@@ -97,3 +97,23 @@ def test_a_row_over_its_largest_has_digits_in_a_wide_range(tmp_path: Path) -> No
     off = np.abs(clear(compiled, x) - right)
     assert off.max() < 1 and compiled.errors["y"] < 0.4
     assert any("counts as about that" in note for note in compiled.notes)
+
+
+@pytest.mark.parametrize("columns", [3, 4, 100])
+@pytest.mark.parametrize(("least", "most"), [(0.1, 10.0), (1e-3, 100.0)])
+def test_quotients_by_a_mean_keep_their_bounds(least: float, most: float, columns: int, tmp_path: Path) -> None:
+    """Numbers in the octave of their mean are as many times as large as there are numbers: bounds said two."""
+    nodes = [
+        node("ReduceMean", ["x"], ["mean"], name="mean", axes=[1], keepdims=1),
+        node("Div", ["x", "mean"], ["part"], name="part"),
+        node("Sin", ["x"], ["sine"], name="sine"),
+        node("Mul", ["x", "sine"], ["weighed"], name="weighed"),
+        node("ReduceMean", ["weighed"], ["above"], name="above", axes=[1], keepdims=1),
+        node("Div", ["above", "mean"], ["weighted"], name="weighted"),
+        node("Add", ["part", "weighted"], ["y"], name="y"),
+    ]
+    path = save_model(tmp_path, nodes, {}, ("batch", columns), opset=13)
+    x = np.full((columns + 2, columns), least, np.float32)
+    np.fill_diagonal(x, most)
+    x[-1] = most
+    assert_agrees(path, {"x": x}, {"x": (least, most)}, tolerance=3e-5 * columns)

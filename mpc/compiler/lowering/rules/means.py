@@ -2,13 +2,15 @@
 
 A product of the one with the inverse of the other would leave digits to neither.  So weights are brought to the
 octave of their sum before: with s a power of two and u = s sum w in [1, 2), the mean is (sum (s w) y) (1 / u), and
-no s w is above 2, which no interval can see.  The same goes for shares of a sum, w / sum w.
+no s w is above 2, which no interval can see.  Shares of a sum, w / sum w, are found alike; so are quotients by a mean
+of n numbers, of which none is above n: their weights are up to 2 n in the octave of the mean.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 
@@ -37,13 +39,16 @@ def share(state: Lowering, node: Node) -> Value | None:
     if below is None or below.op != "total" or below.reads[0] != node.reads[0] or below.shape != inverse.shape:
         return None
     power, octave = state.inverses[inverse.wire.name]
-    weights = state.shorten(weights, LINEAR_BITS - 3 - log2(octave.scale))
-    most = _OCTAVE + 2 * octave.reals[1] / float(weights.scale)
-    if most > 2 * _OCTAVE:
+    divisor = below.of(Total).divisor
+    room = LINEAR_BITS - 3 - (divisor - 1).bit_length()
+    weights = state.shorten(weights, room - log2(octave.scale))
+    most = _OCTAVE * divisor + 2 * octave.reals[1] / float(weights.scale)
+    if most > 2 * _OCTAVE * divisor:
         return None
-    error = _relative(weights, weights, inverse, 1)
-    brought = state.shorten(_bounded(state, weights, octave, node.shape, (0.0, most), error), _FRACTION)
-    power = state.shorten(power, LINEAR_BITS - 3 - log2(brought.scale))
+    error = _relative(weights, weights, inverse, 1) * divisor
+    fraction = min(_FRACTION, room // 2)
+    brought = state.shorten(_bounded(state, weights, octave, node.shape, (0.0, most), error), fraction)
+    power = state.shorten(power, room - log2(brought.scale))
     found = _bounded(state, brought, power, node.shape, (0.0, most), error)
     norms, unit = divided(state, node), octave.reals[1] / float(weights.scale) + 2 / float(brought.scale)
     return replace(found, norms=norms and norms.rounded(_OCTAVE * unit))
@@ -70,6 +75,11 @@ class _Mean:
         return (1 + _SLACK) * self.values.interval.bound / float(self.values.scale)
 
     @property
+    def divisor(self) -> int:
+        """The number that divides both sums; no weight is above so many times their mean."""
+        return self.total.of(Total).divisor
+
+    @property
     def number(self) -> int:
         return math.prod(int(self.product.shape[axis]) for axis in self.total.of(Total).axes)
 
@@ -83,20 +93,21 @@ def weighted_mean(state: Lowering, node: Node) -> Value | None:
     mean = _found(state, node)
     if mean is None:
         return None
-    weights = state.shorten(mean.weights, LINEAR_BITS - 3 - log2(octave.scale))
-    if mean.number / float(weights.scale) > _SLACK / 4 * mean.least:
+    weights = state.shorten(mean.weights, LINEAR_BITS - 3 - (mean.divisor - 1).bit_length() - log2(octave.scale))
+    if mean.number / float(weights.scale) > _SLACK / 4 * mean.least * mean.divisor:
         return None
     kept = mean.total.shape
     octave = state.reshape(octave, kept)
-    brought = _bounded(state, weights, octave, mean.product.shape, (0.0, _OCTAVE), 0.0)
-    room = LINEAR_BITS - math.frexp(_OCTAVE * mean.size)[1] - mean.number.bit_length()
+    brought = _bounded(state, weights, octave, mean.product.shape, (0.0, _OCTAVE * mean.divisor), 0.0)
+    room = LINEAR_BITS - math.frexp(_OCTAVE * mean.divisor * mean.size)[1] - mean.number.bit_length()
     values = state.shorten(mean.values, min(_FRACTION, room // 2))
     brought = state.shorten(brought, min(_FRACTION, room - log2(values.scale)))
     most = _OCTAVE * mean.size
     error = _error(mean, weights, brought, values, inverse)
-    each = _bounded(state, brought, values, mean.product.shape, (-most, most), error / math.sqrt(mean.number))
-    axes = mean.total.of(Total).axes
-    total = state.add("total", kept, each.scale, _within(each, kept, most, error), x=each.wire.name, axes=axes)
+    largest = most * mean.divisor
+    each = _bounded(state, brought, values, mean.product.shape, (-largest, largest), error / math.sqrt(mean.number))
+    axes, scale = mean.total.of(Total).axes, each.scale * mean.divisor
+    total = state.add("total", kept, scale, _within(scale, kept, most, error), x=each.wire.name, axes=axes)
     total = state.shorten(state.reshape(total, node.shape), min(_FRACTION, room // 2))
     power = state.shorten(power, room - log2(total.scale))
     return _bounded(state, total, power, node.shape, (-mean.size, mean.size), error)
@@ -157,7 +168,7 @@ def _bounded(state: Lowering, x: Value, y: Value, shape: Shape, ends: tuple[floa
     return state.add("multiply", shape, scale, interval, x=x.wire.name, y=y.wire.name)
 
 
-def _within(each: Value, shape: Shape, most: float, error: float) -> Interval:
-    """Return the interval of a sum of products whose weights' sum is bounded."""
-    unit = float(each.scale)
+def _within(scale: Fraction, shape: Shape, most: float, error: float) -> Interval:
+    """Return the interval, in units of a scale, of a sum of products whose weights' sum is bounded."""
+    unit = float(scale)
     return Interval.between(-most * unit, most * unit, static(shape), error * unit)
