@@ -99,6 +99,22 @@ def test_a_row_over_its_largest_has_digits_in_a_wide_range(tmp_path: Path) -> No
     assert any("counts as about that" in note for note in compiled.notes)
 
 
+@pytest.mark.parametrize(
+    ("nodes", "little", "reach"),
+    [
+        ([*SIZE, node("Add", ["size", "little"], ["more"]), node("Div", ["size", "more"], ["y"])], 1e-8, 8.0),
+        ([*RELU, *MORE, node("Div", ["a", "more"], ["y"])], 1e-8, 1.0),
+        ([*SQUARE, *MORE, node("Div", ["a", "more"], ["y"])], 1e-5, 1e4),
+        ([*SQUARE, *MORE, node("Div", ["a", "more"], ["y"])], 1e-3, 1e5),
+        ([*SQUARE, *MORE, node("Div", ["a", "more"], ["y"])], 1e-6, 300.0),
+    ],
+)
+def test_zero_over_a_little_is_about_zero(nodes: list[NodeProto], little: float, reach: float, tmp_path: Path) -> None:
+    """One less the part that is added was up to 0.9996, where that part has no digits in what is inverted."""
+    compiled = compile_model(made(tmp_path, nodes, little), {"x": (-reach, reach)})
+    assert np.abs(clear(compiled, np.zeros((ROWS, 4), np.float32))).max() < 1 / 16
+
+
 @pytest.mark.parametrize("columns", [3, 4, 100])
 @pytest.mark.parametrize(("least", "most"), [(0.1, 10.0), (1e-3, 100.0)])
 def test_quotients_by_a_mean_keep_their_bounds(least: float, most: float, columns: int, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from mpc.compiler.lowering.rules import (
     noises,
     norms,
     products,
+    quotients,
     rounding,
     sums,
 )
@@ -147,6 +148,7 @@ def _multiply(state: Lowering, node: Node) -> Value:
         masked.shares(state, node, products.product)
         or norms.by_row(state, node)
         or sums.by_category(state, node)
+        or quotients.by_more(state, node)
         or products.product(state, node)
     )
 

@@ -52,7 +52,7 @@ def shifted(state: Context, x: str, by: np.ndarray, out: str) -> bool:
 def note_more(state: Context, x: str, by: np.ndarray, out: str) -> None:
     """Note that a value is x and a little more."""
     if by.size == 1 and by.ndim <= len(state.shapes[x]) and 0 < by.flat[0] <= _LITTLE and out not in state.facts:
-        state.facts[out] = More(x, float(by.flat[0]))
+        state.facts[out] = More(x)
 
 
 def inverse_root(state: Context, y: str, out: str | None = None) -> str:

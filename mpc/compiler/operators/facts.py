@@ -99,7 +99,6 @@ class More:
     """A value plus a small number."""
 
     of: str
-    by: float
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""Divide a value by itself, by its size, or by little more than itself: no inverse has digits for that near zero.
+"""Divide a value by itself, by its size, or by little more than its size: no inverse has digits for that near zero.
 
-One over a small divisor is large, and whatever its operand is rounded by counts as many times as much.  So these are
-computed as what they are: one, a sign, and one less the part that the divisor is larger by.
+One over a small divisor is large, and whatever its operand is rounded by counts as many times as much.  So the first
+are computed as what they are: one and a sign.  What is divided by little more than itself, bounds decide: see
+`lowering.rules.quotients`.
 """
 
 from __future__ import annotations
@@ -84,16 +85,13 @@ def _size_of(state: Context, name: str) -> str | None:
 
 
 def _by_more(state: Context, left: str, right: str, over: str, out: str) -> bool:
-    """Compute x / (x + c) as 1 - c / (x + c), and x / (|x| + c), of a small c; False if it is another quotient.
+    """Compute x / (|x| + c) of a small c, which is no further from 0 than 1; False if it is another quotient.
 
     Args:
         over: one over the divisor.
     """
     match state.facts.get(right):
-        case More(of, by) if of == left:
-            state.scale(over, -by, 1.0, out)
-            return True
-        case More(of, _) if _size_of(state, of) == left:
+        case More(of) if _size_of(state, of) == left:
             state.multiply(left, over, out, known=(-1.0, 1.0))
             return True
     return False
