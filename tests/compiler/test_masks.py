@@ -232,6 +232,81 @@ def test_scores_that_a_secret_hides_have_no_share_or_a_note_says_so(form: str, t
         assert noted or not hidden.any()
 
 
+def decided(folder: Path, form: str, numbers: tuple[ArrayLike, ArrayLike]) -> Path:
+    """Add to scores one of two numbers, as a bit of each place says; the second is left out where it is a factor."""
+    nodes = [node("Greater", ["x", "zero"], ["bit"])]
+    if form == "chosen":
+        nodes.append(node("Where", ["bit", "far", "near"], ["mask"]))
+    else:
+        nodes += [node("Cast", ["bit"], ["one"], to=1), node("Mul", ["one", "far"], ["mask"])]
+    nodes += [node("Add", ["x", "mask"], ["s"]), node("Softmax", ["s"], ["y"], axis=-1)]
+    constants = {"zero": 0.0, "far": numbers[0], "near": numbers[1]}
+    return save_model(folder, nodes, {k: np.array(v, np.float32) for k, v in constants.items()}, ("batch", 4))
+
+
+SCORES = np.array([[-1, 2, 3, 4], [1, 2, 3, 4], [-1, -2, -3, 4], [-4, -3, -2, -1]], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("form", "far", "near"),
+    [
+        ("chosen", -3e4, -2e4),
+        ("chosen", [-2e4, -3e4, -4e4, -5e4], 0.0),
+        ("chosen", [-20005.0, -20004.0, -20003.0, -2e4], -1.0),
+        ("chosen", [-1e4, -1e5, -2e4, -3e4], [0.0, -3.0, -2.0, -1.0]),
+        ("multiplied", [-15000.0, -12000.0, -14000.0, -13000.0], 0.0),
+    ],
+)
+def test_numbers_that_secrets_choose_keep_their_order(
+    form: str, far: ArrayLike, near: ArrayLike, tmp_path: Path
+) -> None:
+    """All below -10000 were one number, so what they say of each other was lost."""
+    compiled = assert_agrees(decided(tmp_path, form, (far, near)), {"x": SCORES}, {"x": RANGE}, tolerance=1e-3)
+    assert not compiled.notes
+
+
+@pytest.mark.parametrize("far", [LEAST, -1e9, -1e6, -5e4])
+def test_a_row_that_a_secret_may_hide_whole_is_told(far: float, tmp_path: Path) -> None:
+    """Beside the least float32 a model loses its scores: shares are equal there, and here they are the scores'."""
+    path = decided(tmp_path, "chosen", (far, 0.0))
+    told = any("hide all scores of a row" in note for note in compile_model(path, {"x": RANGE}).notes)
+    assert told == (far < -1e5)
+    if not told:
+        assert_agrees(path, {"x": SCORES}, {"x": RANGE}, tolerance=0.01)
+
+
+@pytest.mark.parametrize(("mask", "told"), [([-1e9] * 6, True), ([-2e4] * 6, False), ([LEAST] * 6, False)])
+def test_a_row_that_constants_hide_whole_is_told_if_its_shares_are_others(
+    mask: list[float], told: bool, tmp_path: Path
+) -> None:
+    path = added(tmp_path, mask)
+    assert any("all scores of a row" in note for note in compile_model(path, {"x": RANGE}).notes) == told
+    if not told:
+        assert_agrees(path, {"x": X}, {"x": RANGE}, tolerance=1e-3)
+
+
+def test_masks_of_too_many_numbers_are_told(tmp_path: Path) -> None:
+    far = np.array([-2e4, -4e4, -6e4, -8e4])
+    for count, told in ((1, False), (2, False), (3, True)):
+        nodes = [node("Greater", ["x", "zero"], ["bit"]), node("Where", ["bit", "far", "zero"], ["mask"])]
+        nodes += [node("Add", ["x", "mask"], ["s"]), node("Softmax", ["s"], ["y"], axis=-1)]
+        numbers = np.concatenate([far + 1e5 * i - 1e5 * (count - 1) for i in range(count)]).astype(np.float32)
+        constants = {"zero": np.float32(0), "far": numbers}
+        compiled = compile_model(save_model(tmp_path, nodes, constants, ("batch", len(numbers))), {"x": RANGE})
+        assert any("too many different numbers" in note for note in compiled.notes) == told
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_masks_that_are_added_to_each_other_are_told(whole: bool, tmp_path: Path) -> None:
+    nodes = [node("Greater", ["x", "zero"], ["bit"]), node("Less", ["x", "one"], ["other"])]
+    nodes += [node("Where", ["bit", "far", "zero"], ["m"]), node("Where", ["other", "less", "zero"], ["n"])]
+    nodes += [node("Add", ["x", "m"], ["s"]), node("Add", ["s", "n" if whole else "one"], ["t"])]
+    nodes.append(node("Softmax", ["t"], ["y"], axis=-1))
+    constants = {"zero": 0.0, "one": 1.0, "far": -3e4, "less": -2e4}
+    path = save_model(tmp_path, nodes, {k: np.float32(v) for k, v in constants.items()}, ("batch", 4))
+    assert any("added to each other" in note for note in compile_model(path, {"x": RANGE}).notes) == whole
+
+
 @pytest.mark.parametrize(("factor", "held"), [(-2e4, True), (-2e5, True), (-1e7, False)])
 def test_a_factor_of_scores_is_no_mask(factor: float, held: bool, tmp_path: Path) -> None:
     """One below -10000 was cut off, and so was a temperature."""

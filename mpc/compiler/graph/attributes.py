@@ -294,8 +294,8 @@ class Maximum(Attributes):
     Args:
         fraction: fractional bits of the result, of a model that trains.
         hidden: elements that are not among those that are compared.
-        cut: in scores of a softmax, what stands for less behind a secret: numbers below zero of this size; None if
-            there are none.
+        cut: how far apart scores of a softmax may be before they make up for what masks lost that a secret decides;
+            None if nothing was cut off.
     """
 
     rectify: bool = False

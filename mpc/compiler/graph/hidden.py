@@ -11,6 +11,23 @@ FAR = 104.0
 """e to the power of minus so much is zero as float32, in which models are run elsewhere."""
 
 
+ABSORBING = -1e5
+"""Beside numbers below it float32 keeps less than two digits behind the point, and soon none."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Numbers of a mask that a secret chooses or multiplies, and that were brought closer to zero.
+
+    Args:
+        limit: how far apart scores may be, masks included, before some make up for what was lost.
+        least: the least number that the model has.
+    """
+
+    limit: float
+    least: float
+
+
 @dataclass(frozen=True, eq=False)
 class Hidden:
     """Places along the last axis of a value that are as good as minus infinity.

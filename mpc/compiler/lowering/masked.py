@@ -15,7 +15,7 @@ import numpy as np
 
 from mpc.compiler.graph.attributes import Function
 from mpc.compiler.graph.graph import MOVES, Node, Shape, static
-from mpc.compiler.graph.hidden import FAR, Hidden
+from mpc.compiler.graph.hidden import ABSORBING, FAR, Hidden
 from mpc.compiler.lowering.builder import Lowering
 from mpc.compiler.lowering.emitted import SMALLER, Value
 from mpc.compiler.lowering.intervals import Interval
@@ -39,6 +39,13 @@ def skips(state: Lowering, x: Value, hidden: Hidden) -> Hidden | None:
             "constants below -10000 that are added to its scores count as -10000, and bounds do not show that this "
             f"changes no share: add constants nearer to zero, or {SMALLER}"
         )
+    top = found.below.max(axis=-1)
+    if (np.isfinite(top) & (top < ABSORBING)).any():
+        state.note(
+            f"constants of {top[np.isfinite(top)].min():.3g} or so are added to all scores of a row: here its shares "
+            "follow the scores, where a model that is run in float32 loses them beside such a number and gives equal "
+            "shares: add the least float32 there if they are to be equal"
+        )
     if not found.where.any():
         return None
     state.skipped[hidden] = found
@@ -50,16 +57,15 @@ def note_cut(state: Lowering, x: Value, skipped: Hidden | None, cut: float) -> N
 
     Args:
         skipped: what takes no part.
-        cut: in scores, the size of the numbers that stand for less.  What they are added to is as much above the least
-            score, and as much below the largest, if there is one such mask.
+        cut: how far apart scores may be, those that are hidden included.
     """
     low, high = (np.broadcast_to(end / float(x.scale), static(x.shape)) for end in (x.interval.low, x.interval.high))
     if skipped is not None:
         low, high = np.where(skipped.where, np.inf, low), np.where(skipped.where, -np.inf, high)
-    if (high.max(axis=-1) - low.min(axis=-1) > 2 * cut - FAR).any():
+    if (high.max(axis=-1) - low.min(axis=-1) > cut - FAR).any():
         state.note(
-            f"where a secret hides scores they count as {cut:.6g} less, and bounds do not show that this leaves them "
-            f"no share: {SMALLER}"
+            "where a secret hides scores by numbers below -10000, these are brought closer to zero, and bounds do not "
+            f"show that this changes no share: {SMALLER}"
         )
 
 

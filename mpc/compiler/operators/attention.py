@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from mpc.compiler.graph.hidden import Cut
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.masks import MASKED, add_mask
 from mpc.compiler.operators.reductions import softmax_of
@@ -97,7 +98,7 @@ def _masked(state: Context, scores: str, mask: str, before: int, settings: Setti
         value = state.value(mask)
         if state.inferred(mask) == "bool":
             value = state.scale(value, -MASKED, MASKED)
-            state.cut.add(value)
+            state.cut[value] = Cut(-2 * MASKED, -np.inf)
         scores = state.sum((scores, value), (1.0, 1.0))
     found = add_mask(state, scores, added) if added.any() else scores
     return found, np.asarray(np.isneginf(added).all(axis=-1, keepdims=True))

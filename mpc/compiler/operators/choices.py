@@ -51,7 +51,7 @@ def _rows(state: Context, node: ModelNode, settings: Settings) -> None:
             "its index depends on the input, and so do the data that it reads; one of the two has to be constant",
             remedy="along the last axis GatherElements takes both",
         )
-    table = cut_off(state, state.numbers(data, "the table"), node.output[0])
+    [table] = cut_off(state, [state.numbers(data, "the table")], node.output[0], zero=False)
     if not np.isfinite(table).all():
         raise state.origin.refuse(
             "the table that its index reads holds infinities or NaN",

@@ -17,6 +17,7 @@ import numpy as np
 from mpc.compiler.graph.attributes import Constant, Fit
 from mpc.compiler.graph.emitter import Emitter
 from mpc.compiler.graph.graph import GraphInput, GraphOutput, Range, Shape
+from mpc.compiler.graph.hidden import Cut
 from mpc.compiler.graph.writer import FIX_BATCH, INTEGERS
 from mpc.compiler.operators.facts import Fact, Standing
 from mpc.compiler.operators.sizes import Joined, Rows
@@ -77,8 +78,8 @@ class Context(Emitter, ABC):
         rounds: does what is quantised become whole numbers?  If not, it is held between its type's ends alone.
         skips: is what constants hide from a softmax left out of it?  below: values that only softmaxes read -> by how
             much what they stand for is less than what they hold; moved: indices so far by which what is left is
-            gathered; cut: values that only softmaxes read, and where a secret decides whether they hold `MASKED` for
-            less.  See `operators.masks`.
+            gathered; cut: values that only softmaxes read, and where a secret decides about numbers that were brought
+            closer to zero.  See `operators.masks`.
         decoded: values that recipients read as labels or dictionaries.
         facts: value -> what is known of it; see `operators.facts`.
         enterable: inputs whose numbers may be missing, with their ranges; at_rest: columns that may, of those that lie
@@ -102,7 +103,7 @@ class Context(Emitter, ABC):
         self.skips = True
         self.moved = 0
         self.below: dict[str, np.ndarray] = {}
-        self.cut: set[str] = set()
+        self.cut: dict[str, Cut] = {}
         self.constants: dict[str, np.ndarray] = {}
         self.decoded: dict[str, GraphOutput] = {}
         self.facts: dict[str, Fact] = {}

@@ -172,7 +172,7 @@ def where(state: Context, node: ModelNode, settings: Settings) -> None:
         state.alias(out, value if state.shapes[value] == shape else state.expand(value, shape))
         return
     if state.is_constant(x) and state.is_constant(y):
-        values = [cut_off(state, state.numbers(name, "a branch"), out) for name in (x, y)]
+        values = cut_off(state, [state.numbers(name, "a branch") for name in (x, y)], out, zero=False)
         state.scale(state.value(condition), values[0] - values[1], values[1], out)
         return
     alike = state.shapes.get(x) == state.shapes.get(y) == state.shapes[condition]
@@ -187,7 +187,7 @@ def where(state: Context, node: ModelNode, settings: Settings) -> None:
 def _masked(state: Context, name: str, out: str) -> str:
     """A constant branch under a name of its own; see `cut_off`."""
     masked = state.fresh()
-    state.constants[masked] = cut_off(state, state.numbers(name, "a branch"), out)
+    [state.constants[masked]] = cut_off(state, [state.numbers(name, "a branch")], out)
     return masked
 
 

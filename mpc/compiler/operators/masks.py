@@ -6,19 +6,21 @@ there takes part in nothing: no maximum, power or share is computed of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from mpc.compiler.graph.attributes import Constant, Sum, Take, Transpose, Weighted
 from mpc.compiler.graph.graph import MOVES, Node, static
-from mpc.compiler.graph.hidden import Hidden
+from mpc.compiler.graph.hidden import ABSORBING, Cut, Hidden
 from mpc.compiler.operators.boundless import BOUNDLESS
 from mpc.compiler.operators.context import Context
 from mpc.wires import BATCH
 
 MASKED = -1e4
 """Stand for minus infinity in scores that only a softmax reads."""
+LEAST = 10 * MASKED
+"""No number of a mask that a secret decides is less; so that order stays, some are less than `MASKED`."""
 _LEAST_MASK = -1e3
 """No model learns to add so little; a mask does."""
 _LEAST_FACTOR = -1e6
@@ -40,50 +42,95 @@ def _cut_off(values: np.ndarray) -> np.ndarray:
     return np.where(values <= -BOUNDLESS, -np.inf, np.minimum(values - MASKED, 0.0))
 
 
-def cut_off(state: Context, values: np.ndarray, out: str) -> np.ndarray:
-    """Return constants of a mask that a secret chooses, or multiplies: what is less than `MASKED` becomes that.
+def cut_off(state: Context, arrays: Sequence[np.ndarray], out: str, zero: bool = True) -> list[np.ndarray]:
+    """Return constants of masks that a secret chooses, or multiplies, brought closer to zero if one is below `MASKED`.
+
+    Their order stays, and so do differences up to `-MASKED`; larger ones become that.
 
     Args:
-        out: the value that holds them.  If softmaxes alone read it, `Context.cut` has it, so that a note says where
+        out: the value that holds them.  If softmaxes alone read it, `Context.cut` has it, so that notes say where
             scores may make up for what is lost; else constants stay as they are.
+        zero: whether scores may stand beside them that no mask hides.
     """
-    if not (values < MASKED).any() or not state.only_scores(out):
-        return values
-    state.cut.add(out)
-    return np.maximum(values, MASKED)
+    if not any((each < MASKED).any() for each in arrays) or not state.only_scores(out):
+        return [*arrays]
+    levels = np.unique(np.concatenate([np.zeros(1), *(np.minimum(each, 0.0).reshape(-1) for each in arrays)]))[::-1]
+    fallen = np.append(0.0, -np.cumsum(np.minimum(-np.diff(levels), -MASKED)))
+    kept = fallen >= LEAST
+    closer = np.where(kept, fallen, fallen[kept][-1])
+    if not kept.all():
+        state.note(
+            f"its masks have too many different numbers below {MASKED:.0f}: those from {levels[kept][-1]:.6g} on count "
+            "as one, so scores that they hide may lose their order: use fewer different ones, or numbers nearer to zero"
+        )
+    found = [np.where(each < 0, closer[np.searchsorted(-levels, -np.minimum(each, 0.0))], each) for each in arrays]
+    ends = [end for each in found for end in (each.min(), each.max())] + [0.0] * zero
+    state.cut[out] = Cut(max(ends) - min(ends) - MASKED, float(levels[-1]))
+    return found
 
 
 def cut_factor(state: Context, x: str, factor: np.ndarray, out: str) -> np.ndarray:
     """Return a factor of x as `cut_off` does: of a mask of zeros and ones, but not of numbers that are scores."""
-    if x in state.integral:
-        return cut_off(state, factor, out)
-    if (factor > _LEAST_FACTOR).all() or not state.only_scores(out):
+    several = np.unique(factor[factor < MASKED]).size > 1
+    if (x not in state.integral and (factor > _LEAST_FACTOR).all()) or not state.only_scores(out):
         return factor
-    state.note(
-        f"what it multiplies with {factor.min():.3g} counts as a mask of zeros and ones, which hides what it is one "
-        "for: shares are others where it is neither"
-    )
-    return cut_off(state, factor, out)
+    if x not in state.integral or (several and not _is_bit(state, x)):
+        state.note(
+            f"what it multiplies with {factor.min():.3g} counts as a mask of zeros and ones, which hides what it is "
+            "one for: shares are others where it is neither"
+        )
+    return cut_off(state, [factor], out)[0]
+
+
+def _is_bit(state: Context, x: str) -> bool:
+    """Is a value made of what comparisons found, perhaps moved, joined or turned over?"""
+    writers, left = {node.writes: node for node in state.nodes}, [state.value(x)]
+    while left:
+        node = writers.get(left.pop())
+        if node is None or node.op not in ("step", "multiply", "sum", *MOVES):
+            return False
+        if node.op == "sum" and (len(node.reads) > 1 or abs(node.of(Sum).factors[0]) != 1):
+            return False
+        left += node.reads if node.op != "step" else ()
+    return True
 
 
 def cut_of(state: Context, x: str) -> float | None:
-    """Return the size of the numbers below zero that stand for less in scores; None if none does."""
+    """Return how far apart scores may be before they make up for what masks lost; None if nothing was cut off.
+
+    A note says where shares of a row that is hidden whole are others than the model's.
+    """
     if not state.cut:
         return None
-    writers, found = {node.writes: node for node in state.nodes}, []
-    seen, left = set(), [(x, -MASKED)]
+    writers, limits, added = {node.writes: node for node in state.nodes}, [], []
+    seen, left = set(), [(x, 1.0, False)]
     while left:
-        name, size = left.pop()
+        name, factor, beside = left.pop()
         seen.add(name)
-        if name in state.cut:
-            found.append(size)
+        if (cut := state.cut.get(name)) is not None:
+            limits.append(factor * cut.limit)
+            added += [cut.least] * beside
         node = writers.get(name)
         if node is None or node.op not in ("scale", "sum", *MOVES):
             continue
-        if node.op == "scale" and node.of(Weighted).weight.size == 1:
-            size *= abs(float(node.of(Weighted).weight.flat[0]))
-        left += [(read, size) for read in node.reads if read not in seen]
-    return min(found, default=None)
+        if node.op == "scale":
+            weighted = node.of(Weighted)
+            factor *= abs(float(weighted.weight.flat[0])) if weighted.weight.size == 1 else 1.0
+            beside = beside or (weighted.bias is not None and np.ptp(weighted.bias) > 0)
+        beside = beside or (node.op == "sum" and len(node.reads) > 1 and cut is None)  # else it replaces scores
+        left += [(read, factor, beside) for read in node.reads if read not in seen]
+    if min(added, default=0.0) < ABSORBING:
+        state.note(
+            f"a secret may hide all scores of a row by {min(added):.3g}, those of a padded query say: here its shares "
+            "follow the scores, where a model that is run in float32 loses them beside such a number and gives equal "
+            "shares, or none: do not use such rows, or put one number in place of all hidden scores"
+        )
+    elif len(added) > 1:
+        state.note(
+            f"masks that secrets decide are added to each other, and numbers below {MASKED:.0f} are brought closer to "
+            "zero: if they hide all scores of a row, its shares may be others than the model's"
+        )
+    return min(limits, default=None)
 
 
 def add_mask(state: Context, x: str, values: np.ndarray) -> str:
@@ -105,12 +152,13 @@ def hidden_of(state: Context, x: str) -> tuple[str, Hidden] | None:
     where, below = _hidden(added), _below(added, 0.0 if held is None else held)
     if where.all(axis=-1).any():
         where = added == -np.inf
-    if where.all():
-        return None
     lead = min(_alike(where), _alike(below))
     if BATCH in shape[lead:]:
         return None
     places = where[(0,) * lead]
+    if places.all():  # all rows have equal shares, as of equal scores
+        none = np.zeros_like(places)
+        return state.scale(x, 0.0), Hidden(none, lead, none, none.astype(np.float64))
     moves = 3 * places.size + 4 * int((~places).sum())
     if not where.any() or moves > _MOST_MOVES - state.moved:
         none = np.zeros_like(places)
