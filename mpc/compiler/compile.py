@@ -108,7 +108,8 @@ class Compiled:
         ]
         expected = self.rehearsal.expected
         noise = self.deviations
-        told = [out.name for out in self.plan.outputs if _DROWNED * expected[out.name].error > noise.get(out.name, 0.0)]
+        names = [out.name for out in self.plan.outputs]
+        told = [name for name in names if not noise.get(name) or _DROWNED * expected[name].error > noise[name]]
         limited = [text for name in told if (text := _limited(name, expected[name]))]
         return [*self.notes, *self.rehearsal.notes, *limited, *assumed]
 
@@ -130,23 +131,18 @@ def _limited(name: str, expected: Expected) -> str | None:
             return None
         often = f"; {_OWN}" if expected.error > _OFTEN else ""
         return f"fixed point is expected to change {_percent(expected.error)} of output {name!r}; {remedy}{often}"
-    alike = ""
-    if expected.alike > PRECISE:
-        alike = f"where the numbers of a row are all equal it is off by about {expected.alike:.1g}"
+    rare = _rare(expected)
     if expected.tiny:
         return (
             f"output {name!r} has an expected error of {expected.error:.1g}; only of inputs that are all very small "
             f"beside their ranges less is left: there it is off by about {expected.tiny:.1g}, a large part of its own "
-            f"small values{f', and {alike}' if alike else ''}; if such inputs matter, {remedy}"
-        )
-    if alike:
-        return (
-            f"output {name!r} has an expected error of {expected.error:.1g}; {alike}, as differences that should be 0 "
-            f"are rounded; if such inputs matter, {remedy}"
+            f"small values{f', and {rare}' if rare else ''}; if such inputs matter, {remedy}"
         )
     lost = expected.smooth > expected.size / LOST > 0
     if expected.error <= PRECISE and not lost:
-        return None
+        if not rare:
+            return None
+        return f"output {name!r} has an expected error of {expected.error:.1g}; {rare}; if such inputs matter, {remedy}"
     said = f"fixed point limits output {name!r} to an expected error of {expected.error:.1g}"
     if expected.jumps > expected.smooth and expected.changed > RARE:
         jump = expected.jumps / expected.changed**0.5
@@ -158,7 +154,23 @@ def _limited(name: str, expected: Expected) -> str | None:
         )
     if lost:
         said += f", which leaves hardly a digit of values that are typically {expected.size:.2g}"
-    return f"{said}; {remedy}"
+    return f"{said}{f'; {rare}' if rare else ''}; {remedy}"
+
+
+def _rare(expected: Expected) -> str:
+    """Word what is told of rows of equal numbers, and of zeros."""
+    texts = []
+    if expected.alike > PRECISE:
+        texts.append(
+            f"where the numbers of a row are all equal it is off by about {expected.alike:.1g}, as differences that "
+            "should be 0 are rounded"
+        )
+    if expected.empty > PRECISE:
+        texts.append(
+            f"where inputs are exactly 0, or some of them, it is off by about {expected.empty:.1g}, as what lies on a "
+            "threshold there, or on a divisor that is nearly 0, is rounded"
+        )
+    return ", and ".join(texts)
 
 
 def compile_model(

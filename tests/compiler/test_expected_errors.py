@@ -116,6 +116,33 @@ def test_nothing_is_told_of_equal_numbers_that_lose_nothing(reach: float, column
     assert not any("all equal" in text for text in compiled.messages)
 
 
+# ------------------------------------------------------------------ rows of zeros
+
+
+@pytest.mark.parametrize(
+    "operators", [("Sign", "Abs", "Exp", "Floor"), ("Mish", "Ceil"), ("Erf", "Sign")], ids="-".join
+)
+def test_a_jump_at_exact_zeros_is_told(operators: tuple[str, ...], tmp_path: Path) -> None:
+    """It was expected to be off by 0, and off by 1 at zeros: no row that was rehearsed had one."""
+    names = ["x", *map(str, range(len(operators) - 1)), "y"]
+    nodes = [node(op, [names[i]], [names[i + 1]], name=f"node {i}") for i, op in enumerate(operators)]
+    path = save_model(tmp_path, nodes, opset=20)
+    compiled = compile_model(path, (-8.0, 8.0))
+    [right] = plaintext(path, {"x": np.zeros((40, 4), np.float32)})
+    off = np.sqrt(np.square(clear(compiled, np.zeros((40, 4), np.float32)) - right).mean())
+    assert off <= 2 * compiled.rehearsal.expected["y"].empty
+    assert any("where inputs are exactly 0" in text for text in compiled.messages)
+
+
+@pytest.mark.parametrize("operators", [("Relu",), ("Abs", "Floor"), ("Softmax",), ("Tanh",)], ids="-".join)
+def test_nothing_is_told_of_zeros_that_lose_nothing(operators: tuple[str, ...], tmp_path: Path) -> None:
+    names = ["x", *map(str, range(len(operators) - 1)), "y"]
+    nodes = [node(op, [names[i]], [names[i + 1]], name=f"node {i}") for i, op in enumerate(operators)]
+    compiled = compile_model(save_model(tmp_path, nodes), (-8.0, 8.0))
+    assert not compiled.rehearsal.expected["y"].empty
+    assert not any("exactly 0" in text for text in compiled.messages)
+
+
 # ------------------------------------------------------------------ data in a small part of their range
 
 

@@ -16,6 +16,8 @@ KINDS = 3
 """Kinds of rows that are drawn: spread over the range, moving together, small."""
 RARITIES, ALIKE = 2, 1
 """Kinds of rows that are rare: tiny, and alike in all of their numbers."""
+EMPTIES, EMPTY = 2, 0
+"""Kinds of rows of zeros: of nothing else, and with zeros among numbers."""
 _MOST_RUNS = 15
 """Runs of a model that fixes its rows."""
 _SMALLEST = 6.0
@@ -104,6 +106,31 @@ def corner_runs(inputs: list[GraphInput], rows: int, draws: Draws) -> list[Feeds
         feeds = {given.name: _corner(given, rows, number, draws) for given in data}
         runs.append(_entered(inputs, feeds, draws))
     return runs
+
+
+def empty_runs(inputs: list[GraphInput], rows: int, draws: Draws) -> list[Feeds]:
+    """Return runs, as `drawn_runs` does, of rows with zeros as a ReLU or padding gives, and of nothing else.
+
+    Row r of an open batch, and run r of others, is of kind r modulo `EMPTIES`.  A range without a zero gives its number
+    that is nearest to it; of such ranges alone there are no runs.  No number is missing.
+    """
+    data = [given for given in inputs if given.of == given.name]
+    if not any(((low <= 0) & (high >= 0)).any() for low, high in (map(np.asarray, given.range) for given in data)):
+        return []
+    return [
+        with_marks(inputs, {given.name: _emptied(given, rows, number, draws) for given in data})
+        for number in range(_number(data, rows))
+    ]
+
+
+def _emptied(given: GraphInput, rows: int, number: int, draws: Draws) -> np.ndarray:
+    """Return rows of the kinds of `empty_runs`."""
+    values = _drawn(given, rows, number, draws, rare=False)
+    low, high = (np.broadcast_to(np.asarray(end, np.float64), values.shape) for end in given.range)
+    each = (*values.shape[:1], *(1,) * (values.ndim - 1))
+    kind = (np.arange(rows).reshape(each) if BATCH in given.shape else np.array(number)) % EMPTIES
+    gone = (kind == EMPTY) | (draws.uniform(values.shape) < 0.5)
+    return _held(given, np.where(gone, np.clip(0.0, low, high), values), low, high)
 
 
 def sampled_runs(inputs: list[GraphInput], rows: int, samples: Mapping[str, np.ndarray]) -> list[Feeds]:

@@ -16,11 +16,21 @@ from typing import Any, Self
 
 import numpy as np
 
-from mpc.compiler.graph.evaluate import Reals, evaluate
+from mpc.compiler.graph.evaluate import Decide, Reals, evaluate
 from mpc.compiler.graph.graph import MOVES, Graph, Node, Origin
 from mpc.compiler.rehearsal.bounds import Bounds
 from mpc.compiler.rehearsal.clear import Clear, computed, integers
-from mpc.compiler.rehearsal.drawing import RARITIES, Draws, Feeds, corner_runs, drawn_runs, have_several, sampled_runs
+from mpc.compiler.rehearsal.drawing import (
+    EMPTIES,
+    RARITIES,
+    Draws,
+    Feeds,
+    corner_runs,
+    drawn_runs,
+    empty_runs,
+    have_several,
+    sampled_runs,
+)
 from mpc.compiler.rehearsal.jumps import Decisions, jumps
 from mpc.compiler.rehearsal.tally import Expected, Tally
 from mpc.gates.bilinear import Bilinear
@@ -33,6 +43,8 @@ _WORK = 1 << 28
 _ELEMENTS = 1 << 22
 """Elements of all wires that it takes about, likewise."""
 _MOST_CORNERS = 512
+_MOST_EMPTY = 16
+"""Rows of zeros: they are nearly all alike."""
 _PART = 8
 """Rows at the ends of ranges, on which a plan is held to its bounds, take one of so many parts of that."""
 
@@ -130,7 +142,7 @@ def _rehearse(
     tallies = [Tally(out, drawn=samples is None, several=several) for out in graph.outputs]
     rounded = [wires[name] for node in graph.nodes if node.op == "whole" for name in (node.reads[0], node.writes)]
 
-    def compared(feeds: Feeds, decisions: Decisions) -> Iterator[tuple[Tally, np.ndarray, Reals]]:
+    def compared(feeds: Feeds, decisions: Decisions, draws: Draws) -> Iterator[tuple[Tally, np.ndarray, Reals]]:
         clear = computed(plan, weights, integers(graph, plan, feeds), wires.values(), draws, rounded)
         bounds.hold(clear, sampled=samples is not None)
         reals = _followed(graph, plan, wires, feeds, clear, decisions)
@@ -141,13 +153,18 @@ def _rehearse(
     runs = drawn_runs(inputs, rows, draws) if samples is None else sampled_runs(inputs, rows, samples)
     with np.errstate(all="ignore"):
         for number, feeds in enumerate(runs):
-            for tally, ours, theirs in compared(feeds, decisions):
+            for tally, ours, theirs in compared(feeds, decisions, draws):
                 tally.take(ours, theirs, number)
         for number, feeds in enumerate(
             drawn_runs(inputs, max(rows, RARITIES), draws, rare=True) if samples is None else ()
         ):
-            for tally, ours, theirs in compared(feeds, Decisions()):
+            for tally, ours, theirs in compared(feeds, Decisions(), draws):
                 tally.take_rare(ours, theirs, number)
+        few, others = int(np.clip(rows // _PART, EMPTIES, _MOST_EMPTY)), Draws("empty")
+        for number, feeds in enumerate(empty_runs(inputs, few, others) if samples is None else ()):
+            exact = _outputs(graph, feeds)
+            for tally, ours, theirs in compared(feeds, Decisions(), others):
+                tally.take_empty(ours, theirs, exact[tally.out.value], number)
         unsure = decisions.unsure()
         if unsure:
             named = {tally.out.value: tally for tally in tallies}
@@ -199,6 +216,11 @@ def _followed(
         decisions.take(node, shapes[node.reads[0]], ours, operand, blur, signs=signs)
         return clear.reals(wire)
 
+    return _outputs(graph, feeds, decide)
+
+
+def _outputs(graph: Graph, feeds: Feeds, decide: Decide | None = None) -> dict[str, Reals]:
+    """Return the outputs on reals, by the graph's own decisions or by others; see `follow`."""
     wanted = {out.value for out in graph.outputs}
     found = {given.name: np.asarray(feeds[given.name]) for given in graph.inputs if given.name in wanted}
     found.update((node.writes, value) for node, value in evaluate(graph, feeds, decide) if node.writes in wanted)

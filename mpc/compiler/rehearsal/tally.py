@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpc.compiler.graph.graph import GraphOutput
-from mpc.compiler.rehearsal.drawing import ALIKE, KINDS, RARITIES
+from mpc.compiler.rehearsal.drawing import ALIKE, EMPTIES, EMPTY, KINDS, RARITIES
 from mpc.compiler.rehearsal.jumps import Jumps
 from mpc.wires import BATCH
 
@@ -39,6 +39,7 @@ class Expected:
         tiny: what it is off by, likewise, where inputs are very small beside their ranges, if that is more and leaves
             hardly two digits of it; else 0.
         alike: the same where the numbers of a row are equal.
+        empty: the same where inputs are zeros, or some of them, if it is much beside the output's size.
         whole: it holds labels or whole numbers.
     """
 
@@ -48,6 +49,7 @@ class Expected:
     size: float = 0.0
     tiny: float = 0.0
     alike: float = 0.0
+    empty: float = 0.0
     whole: bool = False
 
     @property
@@ -72,12 +74,33 @@ class Tally:
         self._theirs: list[np.ndarray] = []
         self._kinds: list[np.ndarray] = []
         self._rare: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._empty: list[tuple[np.ndarray, np.ndarray]] = []
         self.jumps: list[Jumps] = []
 
     def take_rare(self, ours: np.ndarray, theirs: np.ndarray, number: int) -> None:
         """Add a run of rows that are rare: the plan's values and the graph's."""
         ours, theirs = self._flat(ours.reshape(theirs.shape)), self._flat(theirs)
         self._rare.append((ours, theirs, self._kinds_of(len(theirs), number, RARITIES if self._several else 1)))
+
+    def take_empty(self, ours: np.ndarray, theirs: np.ndarray, exact: np.ndarray, number: int) -> None:
+        """Add a run of rows of zeros: what is compared there is often just on a threshold, and comes out one way.
+
+        Args:
+            theirs, exact: the graph's values, by the decisions that the plan took and by its own.  Rows with other
+                numbers count by the first: how often those come out otherwise is for `jumps`.
+        """
+        ours, theirs, exact = self._flat(ours.reshape(theirs.shape)), self._flat(theirs), self._flat(exact)
+        nothing = self._kinds_of(len(theirs), number, EMPTIES) == EMPTY
+        self._empty.append((ours, np.where(nothing[:, None], exact, theirs)))
+
+    def _lost_of_empty(self, smooth: float, size: float) -> float:
+        """Return the error of rows of zeros, where it is larger than of others, and much beside what is usual."""
+        if self._whole or not self._empty:
+            return 0.0
+        ours, theirs = (np.concatenate(each) for each in zip(*self._empty, strict=True))
+        apart = np.abs(ours - theirs)
+        lost = np.isfinite(apart) & (apart > _MORE * smooth) & (apart > _KEPT * np.maximum(np.abs(theirs), size))
+        return math.sqrt(np.square(apart[lost]).mean()) if lost.any() else 0.0
 
     def _kinds_of(self, rows: int, number: int, kinds: int) -> np.ndarray:
         return np.arange(rows) % kinds if BATCH in self.out.shape else np.full(rows, number % kinds)
@@ -137,7 +160,7 @@ class Tally:
             return Expected(smooth, jumped, changed, size, whole=True)
         error = math.sqrt(smooth)
         tiny, alike = (self._lost(error, kind) for kind in (1 - ALIKE, ALIKE))
-        return Expected(error, math.sqrt(jumped), changed, size, tiny, alike)
+        return Expected(error, math.sqrt(jumped), changed, size, tiny, alike, self._lost_of_empty(error, size))
 
     def _largest(self, squares: np.ndarray) -> float:
         """The mean; of a table that of the column that is off most, which others would hide."""
