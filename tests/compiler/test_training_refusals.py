@@ -115,7 +115,7 @@ def test_a_softmax_is_over_several_classes_along_the_last_axis() -> None:
 
 def test_a_weight_that_two_layers_read_trains_once() -> None:
     """Its gradient is the sum of both layers'; in two forms it is refused."""
-    nodes = [matmul("x", "w", "h"), helper.make_node("Identity", ["w"], ["v"]), matmul("h", "v", "y")]
+    nodes = [matmul("x", "w", "h"), matmul("h", "w", "y")]
     training = trained(nodes, {"w": weight(6, 6)}, out=("batch", 6), loss="mse", optimizer=SGD(0.25))
     [state] = training.plan.states
     assert state.name == "w"

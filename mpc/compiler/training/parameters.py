@@ -23,10 +23,12 @@ class Freed:
 
     Args:
         values: input -> the model's weights.
+        readers: input -> the nodes of the model that read it, in their order.
     """
 
     graph: Graph
     values: dict[str, np.ndarray] = field(repr=False)
+    readers: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def bound_to(graph: Graph, batch: int) -> Graph:
@@ -102,7 +104,8 @@ def freed(
             "the model has no weights to train",
             remedy="give a model with linear layers or convolutions that are not all frozen",
         )
-    return Freed(Graph(graph.inputs, work.nodes, graph.outputs), work.values)
+    readers = {name: tuple(dict.fromkeys(nodes)) for name, nodes in work.readers.items()}
+    return Freed(Graph(graph.inputs, work.nodes, graph.outputs), work.values, readers)
 
 
 class _Freeing:
@@ -110,6 +113,7 @@ class _Freeing:
         self.graph, self.names, self.frozen = graph, names, frozen
         self.nodes: list[Node] = []
         self.values: dict[str, np.ndarray] = {}
+        self.readers: dict[str, list[str]] = {}
         self.known: set[str] = set()
         self._layers: set[str] = set()  # values of products with weights, behind which a bias may stand
 
@@ -148,6 +152,7 @@ class _Freeing:
                 remedy="give each layer a weight of its own, or keep it as it is (frozen=[...])",
             )
         self.values.setdefault(name, values)
+        self.readers.setdefault(name, []).append(node.origin.node)
 
     def _product(self, node: Node, taken: Affine | Filters) -> None:
         """Free a layer's weight, its bias, or both."""

@@ -18,6 +18,7 @@ from mpc.compiler.graph.stored import StoredInput
 from mpc.compiler.onnx.load import Source, load_model
 from mpc.compiler.onnx.protos import constants_read, parameters_read, stand_ins_read, statistics_read
 from mpc.compiler.onnx.signature import Shapes, input_types
+from mpc.compiler.onnx.untied import untied
 from mpc.compiler.onnx.walk import import_model
 from mpc.compiler.roles import Roles
 from mpc.compiler.training.at_rest import at_rest
@@ -184,7 +185,7 @@ def compile_training(
         UsageError, InputError: an argument has a form that says nothing.
     """
     batch, frozen = _check(batch, frozen, optimizer, precision, target)
-    loaded = load_model(model)
+    loaded, copies = untied(load_model(model))
     types = input_types(loaded)
     known, sizes = as_ranges(ranges, [*types, target]), as_shapes(shapes, [*types])
     if unknown := set(tells) - {LOSS, BEYOND}:
@@ -223,7 +224,7 @@ def compile_training(
     found = lower_step(step, roles, precision, {**keeps, **moves})
     seen = "only runs with the range check say so" if BEYOND in tells else "no run says so"
     notes = _notes(found, step, optimizer, loss, precision, released, seen)
-    notes += _left(parameters_read(loaded.graph), released, frozen)
+    notes += _left(parameters_read(loaded.graph), released, frozen) + _equal(copies, released)
     notes = notes if samples is None else (*notes, _CALIBRATED + seen)
     forward = freed(whole, names, {*frozen, *released.values} - {*weights}, stand_ins)
     made = Training(
@@ -329,5 +330,20 @@ def _left(read: Mapping[str, tuple[str, tuple[str, ...]]], released: Freed, froz
         elif statistics:
             found.append(
                 f"mean and variance of {node!r} ({operator}) stay as they are: a step computes none of its batch"
+            )
+    return tuple(found)
+
+
+def _equal(copies: Mapping[str, str], released: Freed) -> tuple[str, ...]:
+    """Name weights that the file stores once for several, and those that several layers read."""
+    found = []
+    own = [f"{name!r} (as {copies[name]!r})" for name in released.values if name in copies]
+    if own:
+        found.append(f"stored once, as they begin equal, and trained each by itself: {', '.join(own)}")
+    for name, readers in released.readers.items():
+        if len(readers) > 1:
+            found.append(
+                f"{name!r} is one weight of {', '.join(map(repr, readers))}, and trains by the sum of their gradients: "
+                "if they had weights of their own before the export, the exporter has joined those that were equal"
             )
     return tuple(found)
