@@ -13,6 +13,7 @@ import numpy as np
 
 from mpc.compiler.graph.attributes import Attributes, Constant, Total, Weighted
 from mpc.compiler.graph.graph import MOVES, Node, Origin, Shape
+from mpc.compiler.graph.notes import Notes
 from mpc.wires import BATCH, Dimension, broadcast
 
 FIX_BATCH = "fix the batch size: --shape INPUT=1,..., in Python shapes={...}, or export the model with it"
@@ -48,7 +49,7 @@ class Writer:
         self.nodes: list[Node] = []
         self.origin = Origin("", "")
         self.told = False
-        self.notes: list[str] = []
+        self.notes = Notes()
         self._fresh = 0
         self._reserved: set[str] = set()
 
@@ -58,7 +59,7 @@ class Writer:
 
     def note(self, text: str) -> None:
         """Note something that the model's owner should know about the node that is being imported."""
-        self.notes.append(f"node {self.origin.node!r} ({self.origin.operator}): {text}")
+        self.notes.of(self.origin, text)
 
     def fresh(self) -> str:
         """Return a name that no value has, whatever the model calls its values and nodes."""

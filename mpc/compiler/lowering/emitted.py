@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from mpc.compiler.graph.graph import Graph, Origin, Shape, static
+from mpc.compiler.graph.notes import Notes
 from mpc.compiler.lowering.intervals import Interval, bound_of, widened
 from mpc.compiler.lowering.norms import Norms
 from mpc.compiler.lowering.scales import log2
@@ -85,13 +86,13 @@ class Emitted:
     writers: dict[str, Gate] = field(default_factory=dict)
     weights: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
     origins: dict[str, Origin] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    notes: Notes = field(default_factory=Notes)
     origin: Origin = Origin("", "input")
     told: bool = False
 
     def note(self, text: str) -> None:
         """Note something that the model's owner should know about the node that is being lowered."""
-        self.notes.append(f"node {self.origin.node!r} ({self.origin.operator}): {text}")
+        self.notes.of(self.origin, text)
 
     def bits(self, bound: float, scale: Fraction) -> int:
         """Return the proved power of two, with room for a truncation's rounding; a refusal if there is none."""

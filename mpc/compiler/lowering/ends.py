@@ -170,7 +170,7 @@ def _note_unresolved(state: Lowering, given: GraphInput, scale: Fraction) -> Non
     widths = np.atleast_1d((high - low) * given.factor * float(scale))
     few = np.flatnonzero((widths > 0) & (widths < _FEWEST_STEPS))
     if few.size:
-        state.notes.append(
+        state.notes.add(
             f"the range of input {given.name!r} is so narrow in column {few[0]} (the first is column 0) that fixed "
             f"point has {widths[few[0]]:.1g} steps in it: what depends on it is hardly right; multiply it by a "
             "constant before it enters, and train or convert the model with that"

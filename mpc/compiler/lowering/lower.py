@@ -116,7 +116,7 @@ def lower(graph: Graph, roles: Roles, protected: Mapping[str, StoredFacts] = Map
     rough = {out.name: error for out, error in left}
     names = {name: value.wire.name for name, value in state.values.items()}
     proved = guarantee(plan, state.protected) if any(node.op in _OF_ROWS for node in graph.nodes) else None
-    return Lowered(plan, state.weights, state.origins, rough, state.notes, graph, names, proved)
+    return Lowered(plan, state.weights, state.origins, rough, state.notes.told(), graph, names, proved)
 
 
 def _is_told(node: Node) -> bool:

@@ -143,7 +143,7 @@ class Importer(Context):
             self._node(index, node)
         outputs = [self._signature.output(value) for value in model.graph.output]
         graph = marked(Graph([*inputs, *self.marking], self.nodes, outputs), self.aware)
-        return replace(graph, notes=tuple(self.notes))
+        return replace(graph, notes=tuple(self.notes.told()))
 
     def _store(self, graph: onnx.GraphProto, of: onnx.GraphProto | None = None) -> None:
         """Take in the constants of a graph, which may be a copy of another whose names are the model's."""

@@ -175,7 +175,7 @@ class _Work:
     def finish(self, inputs: tuple[PlanInput, ...]) -> LoweredStep:
         plan = self._plan(inputs)
         weights = {wire: self.state.weights[wire] for wire in self.state.weights if wire in plan.wire}
-        return LoweredStep(plan, weights, self.state.notes)
+        return LoweredStep(plan, weights, self.state.notes.told())
 
     def forms(self) -> dict[str, Form]:
         """Return the forms that the gradients ask for."""
