@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import helper
 from rich.console import Console
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
@@ -21,7 +22,7 @@ from parties.agreed.columns import Column
 from parties.client.training.bar import Bar
 from tests.support.objects import described, put
 from tests.support.parties import COORDINATOR, InProcess
-from tests.support.training import on_reals, perceptron
+from tests.support.training import model, on_reals, perceptron
 
 pytestmark = pytest.mark.filterwarnings(  # what every training says of its declared ranges and its rate
     "ignore:(weights are declared|the learning rate is|outputs beyond):mpc.errors.MpcWarning"
@@ -80,6 +81,17 @@ def test_a_network_is_trained_runs_and_is_released(cluster: Cluster) -> None:
             np.testing.assert_allclose(logits, forward(found, some), atol=0.01)
         assert [given.name for given in model.get_inputs()] == ["x"]
     assert model.name == f"{COORDINATOR}/trained"
+
+
+def test_weights_are_told_as_the_file_has_them(pair: InProcess) -> None:
+    """A square matrix, which the layer reads turned around: nobody would see it by its shape."""
+    own = np.random.default_rng(1).uniform(-1, 1, (6, 6))
+    node = helper.make_node("Gemm", ["x", "m"], ["z"], name="fc", transB=1)
+    with Cluster(pair.client().config) as cluster:
+        file = model([node], {"m": own}, ["rows", 6], ["rows", 6])
+        trainer = cluster.trainer(file, optimizer=SGD(0.0625), batch=BATCH, ranges={"x": (0, 1)})
+        told = trainer.fit(*rows(BATCH)).release()
+    assert np.abs(told["m"] - own).max() < 0.1 < 0.5 < np.abs(told["m"] - own.T).max()
 
 
 def test_breast_cancer_is_learned_as_scikit_learn_learns_it(pair: InProcess) -> None:

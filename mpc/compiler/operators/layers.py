@@ -225,9 +225,7 @@ def transposed_convolution(state: Context, node: ModelNode, settings: Settings) 
         for span, (before, after), more in zip(reach, pads, extra, strict=True)
     )
     x, outer = cropped(state, x, outer)
-    channels, per_group = weight.shape[:2]
-    turned = weight.reshape(groups, channels // groups, per_group, *kernel).swapaxes(1, 2)
-    turned = np.flip(turned, axis=tuple(range(3, turned.ndim))).reshape(-1, channels // groups, *kernel)
+    filters = turned(weight, groups)
     windows = Windows(
         kernel=tuple(kernel),
         strides=(1,) * len(sizes),
@@ -237,9 +235,19 @@ def transposed_convolution(state: Context, node: ModelNode, settings: Settings) 
     )
     bias = _channel_bias(state, node, len(sizes))
     if isinstance(bias, str):
-        _plus(state, state.convolve(x, turned, None, windows), bias, node.output[0])
+        _plus(state, state.convolve(x, filters, None, windows), bias, node.output[0])
     else:
-        state.convolve(x, turned, bias, windows, node.output[0])
+        state.convolve(x, filters, bias, windows, node.output[0])
+
+
+def turned(weight: np.ndarray, groups: int) -> np.ndarray:
+    """Return a transposed convolution's filters, (inputs, outputs of a group, ..), as those of a convolution.
+
+    Their shape is then (outputs, inputs of a group, ..), and each is turned around.
+    """
+    channels, per_group, *kernel = weight.shape
+    found = weight.reshape(groups, channels // groups, per_group, *kernel).swapaxes(1, 2)
+    return np.flip(found, axis=tuple(range(3, found.ndim))).reshape(-1, channels // groups, *kernel)
 
 
 def _transposed_pads(

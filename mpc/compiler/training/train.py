@@ -15,6 +15,7 @@ from mpc.compiler.graph.gated import join_gated
 from mpc.compiler.graph.graph import Graph, Range
 from mpc.compiler.graph.passes import drop_dead_nodes, drop_empty_moves, fuse_pooling, join_reshapes, share_steps
 from mpc.compiler.graph.stored import StoredInput
+from mpc.compiler.onnx.layouts import Layout, layouts_read, told_otherwise
 from mpc.compiler.onnx.load import Source, load_model
 from mpc.compiler.onnx.protos import constants_read, parameters_read, stand_ins_read, statistics_read
 from mpc.compiler.onnx.signature import Shapes, input_types
@@ -64,6 +65,7 @@ class Training:
         precision: what was kept of each value; with samples no ReLU has a ceiling.
         moves: state that is a velocity -> likewise, of a training that is to go on from there.
         samples: what bounds rest on, if they do.
+        layouts: weight -> how the model's file has it.
     """
 
     plan: Plan
@@ -78,6 +80,7 @@ class Training:
     precision: Precision = Precision()
     moves: dict[str, str] = field(default_factory=dict)
     samples: Calibration | None = field(default=None, repr=False, compare=False)
+    layouts: dict[str, Layout] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def expected_errors(self) -> dict[str, float]:
@@ -135,8 +138,12 @@ class Training:
     def _is_velocity(self, name: str) -> bool:
         return any(state.name == name and state.velocity for state in self.step.states)
 
+    def in_file(self, name: str, values: np.ndarray) -> np.ndarray:
+        """Return a weight in the shape and order that the model's file has it in, of what layers read."""
+        return self.layouts[name].in_file(values) if name in self.layouts else values
+
     def parameters(self, states: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return the weights, as real numbers by the model's names, of the states' integers by wire."""
+        """Return the weights as layers read them, as real numbers by the model's names, of the states' by wire."""
         found = {state.name: states[state.in_] for state in self.plan.states if state.init is not None}
         wires = {state.name: self.plan.wire[state.in_] for state in self.plan.states}
         return {name: decode(values, wires[name].scale) for name, values in found.items()}
@@ -224,12 +231,15 @@ def compile_training(
     found = lower_step(step, roles, precision, {**keeps, **moves})
     seen = "only runs with the range check say so" if BEYOND in tells else "no run says so"
     notes = _notes(found, step, optimizer, loss, precision, released, seen)
+    layouts = layouts_read(loaded.graph, released.values)
+    notes += told_otherwise(loaded.graph, {*weights} - {*layouts})
     notes += _left(parameters_read(loaded.graph), released, frozen) + _equal(copies, released)
     notes = notes if samples is None else (*notes, _CALIBRATED + seen)
     forward = freed(whole, names, {*frozen, *released.values} - {*weights}, stand_ins)
     made = Training(
-        found.plan, found.weights, step, batch, step.rate, notes, forward, keeps, loss, precision, moves, calibration
-    )
+        found.plan, found.weights, step, batch, step.rate, notes, forward, keeps, loss, precision, moves, calibration,
+        layouts,
+    )  # fmt: skip
     made.require_room()
     return made
 

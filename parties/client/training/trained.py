@@ -75,7 +75,7 @@ class Trained(Closing):
     def release(self) -> dict[str, np.ndarray]:
         """Have the weights told to this client, whose they are: by the model's names, as real numbers.
 
-        A layer's matrix has its inputs as rows and its outputs as columns, however the model's file has it.
+        Each has the shape and the order of axes that it has in the model's file.
 
         Raises:
             PolicyError, SessionError: the parties do not tell this client.
@@ -84,7 +84,7 @@ class Trained(Closing):
         names = [*self._training.keeps.values()]
         with self._open(telling) as session:
             told = session.run(names)
-        return dict(zip(self._training.keeps, told, strict=True))
+        return {name: self._training.in_file(name, each) for name, each in zip(self._training.keeps, told, strict=True)}
 
     def close(self) -> None:
         """End the session of `run`, if there is one; the weights stay at the parties."""
