@@ -127,8 +127,9 @@ def test_a_weight_that_two_layers_read_trains_once() -> None:
     np.testing.assert_allclose(found["w"], w - 0.25 * gradient, atol=1e-6)
     Trial(training.plan, training.weights, 2).run(integers(training, {"x": rows, "target": targets}), 1)
     turned = [matmul("x", "w", "h"), helper.make_node("Transpose", ["w"], ["v"]), matmul("h", "v", "y", "back")]
-    with pytest.raises(ModelError, match="node 'back' .MatMul.: it reads the weight 'w'"):
-        trained(turned, {"w": weight(6, 6)}, out=("batch", 6))
+    for each in (weight(6, 6), np.zeros((6, 6)), np.eye(6)):  # the last two are equal to their transposes
+        with pytest.raises(ModelError, match="node 'back' .MatMul.: it reads the weight 'w'"):
+            trained(turned, {"w": each}, out=("batch", 6))
 
 
 def test_names_are_the_weights_own_however_a_layer_reads_them() -> None:

@@ -108,6 +108,21 @@ def freed(
     return Freed(Graph(graph.inputs, work.nodes, graph.outputs), work.values, readers)
 
 
+def equal_notes(copies: Mapping[str, str], released: Freed) -> tuple[str, ...]:
+    """Name weights that the file stores once for several, and those that several layers read."""
+    found = []
+    own = [f"{name!r} (as {copies[name]!r})" for name in released.values if name in copies]
+    if own:
+        found.append(f"stored once, as they begin equal, and trained each by itself: {', '.join(own)}")
+    for name, readers in released.readers.items():
+        if len(readers) > 1:
+            found.append(
+                f"{name!r} is one weight of {', '.join(map(repr, readers))}, and trains by the sum of their gradients: "
+                "if they had weights of their own before the export, the exporter has joined those that were equal"
+            )
+    return tuple(found)
+
+
 class _Freeing:
     def __init__(self, graph: Graph, names: Mapping[str, tuple[str, ...]], frozen: set[str]) -> None:
         self.graph, self.names, self.frozen = graph, names, frozen

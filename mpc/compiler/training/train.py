@@ -19,7 +19,7 @@ from mpc.compiler.onnx.layouts import Layout, layouts_read, told_otherwise
 from mpc.compiler.onnx.load import Source, load_model
 from mpc.compiler.onnx.protos import constants_read, parameters_read, stand_ins_read, statistics_read
 from mpc.compiler.onnx.signature import Shapes, input_types
-from mpc.compiler.onnx.untied import untied
+from mpc.compiler.onnx.untied import Model, told_apart, untied
 from mpc.compiler.onnx.walk import import_model
 from mpc.compiler.roles import Roles
 from mpc.compiler.training.at_rest import at_rest
@@ -29,7 +29,7 @@ from mpc.compiler.training.errors import expected_errors
 from mpc.compiler.training.losses import LOSS
 from mpc.compiler.training.lowering import LoweredStep, lower_step
 from mpc.compiler.training.optimisers import SGD, Rate, decay_beside
-from mpc.compiler.training.parameters import Freed, bound_to, freed, normalised
+from mpc.compiler.training.parameters import Freed, bound_to, equal_notes, freed, normalised
 from mpc.compiler.training.precision import Precision
 from mpc.compiler.training.ranges import BEYOND, range_checked
 from mpc.compiler.training.step import Step, write_step
@@ -203,12 +203,18 @@ def compile_training(
     targets, lying = known.pop(target, None), dict(stored or {})
     lying_targets = lying.pop(target, None)
     known = {**{name: each.range for name, each in lying.items()}, **known}
-    graph = import_model(loaded, known, sizes, dict.fromkeys(types, DEFAULT_RANGE), skips=False)
     names, stand_ins = constants_read(loaded.graph), stand_ins_read(loaded.graph)
-    whole = _prepared(normalised(graph, statistics_read(loaded.graph), names, frozen), precision)
+
+    def imported(of: Model) -> Graph:
+        graph = import_model(of, known, sizes, dict.fromkeys(types, DEFAULT_RANGE), skips=False)
+        return _prepared(normalised(graph, statistics_read(of.graph), names, frozen), precision)
+
+    whole = imported(loaded)
     graph = bound_to(at_rest(whole, lying, precision) if lying else whole, batch)
     _require_rows(graph, batch)
     released = freed(graph, names, frozen, stand_ins)
+    if shared := [name for name, readers in released.readers.items() if len(readers) > 1]:
+        freed(imported(told_apart(loaded, shared)), names, frozen, stand_ins)  # refuses what is read in two forms
 
     def written(tells: Collection[str]) -> Step:
         step = write_step(released, loss, optimizer, batch, precision, target, lying_targets, tells)
@@ -233,7 +239,7 @@ def compile_training(
     notes = _notes(found, step, optimizer, loss, precision, released, seen)
     layouts = layouts_read(loaded.graph, released.values)
     notes += told_otherwise(loaded.graph, {*weights} - {*layouts})
-    notes += _left(parameters_read(loaded.graph), released, frozen) + _equal(copies, released)
+    notes += _left(parameters_read(loaded.graph), released, frozen) + equal_notes(copies, released)
     notes = notes if samples is None else (*notes, _CALIBRATED + seen)
     forward = freed(whole, names, {*frozen, *released.values} - {*weights}, stand_ins)
     made = Training(
@@ -340,20 +346,5 @@ def _left(read: Mapping[str, tuple[str, tuple[str, ...]]], released: Freed, froz
         elif statistics:
             found.append(
                 f"mean and variance of {node!r} ({operator}) stay as they are: a step computes none of its batch"
-            )
-    return tuple(found)
-
-
-def _equal(copies: Mapping[str, str], released: Freed) -> tuple[str, ...]:
-    """Name weights that the file stores once for several, and those that several layers read."""
-    found = []
-    own = [f"{name!r} (as {copies[name]!r})" for name in released.values if name in copies]
-    if own:
-        found.append(f"stored once, as they begin equal, and trained each by itself: {', '.join(own)}")
-    for name, readers in released.readers.items():
-        if len(readers) > 1:
-            found.append(
-                f"{name!r} is one weight of {', '.join(map(repr, readers))}, and trains by the sum of their gradients: "
-                "if they had weights of their own before the export, the exporter has joined those that were equal"
             )
     return tuple(found)
