@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 
 from mpc.compiler.onnx.load import Loaded, load_model
 from mpc.compiler.onnx.signature import input_types
-from mpc.errors import IntegrityError, PeerError, UsageError
+from mpc.errors import IntegrityError, MpcError, PeerError, UsageError
 from parties.cli.display import Display, saying, seconds, size
 from parties.cli.inputs import load_inputs
 from parties.cli.options import (
@@ -183,8 +183,8 @@ def train(display: Display, /, **said: Any) -> None:
         if request.listed is not None:
             _list(display, trainer, x, y, request, request.listed)
             return
-        tally = Tally(trainer)
-        with _going_on(display, request), nullcontext() if display.quiet else tally.bar:
+        tally = Tally(trainer, None if request.as_json else display.result)
+        with _going_on(display, request, tally), nullcontext() if display.quiet else tally.bar:
             begin = trainer.resume if request.resume else trainer.fit
             found = begin(x, y, **request.options, wait=request.wait, progress=tally)
         took = time.perf_counter() - tally.started
@@ -255,10 +255,15 @@ def _list(display: Display, trainer: Trainer, x: Any, y: Any, request: Request, 
 
 
 class Tally:
-    """Adds up what steps cost, and shows the bar; `trainer.fit` calls it after each."""
+    """Adds up what steps cost, and shows the bar and each loss that is told; `trainer.fit` calls it after each.
 
-    def __init__(self, trainer: Trainer) -> None:
+    Args:
+        tell: prints a line; None if losses are printed in the end.
+    """
+
+    def __init__(self, trainer: Trainer, tell: Callable[[str], None] | None) -> None:
         self._trainer, self.bar, self.started = trainer, Bar(trainer), time.perf_counter()
+        self._tell, self._told = tell, set[int]()
         self.steps = self.rounds = self.sent_bytes = self.dealt_bytes = 0
 
     def __call__(self, done: int, steps: int) -> None:
@@ -269,13 +274,25 @@ class Tally:
             self.sent_bytes += last.sent_bytes
             self.dealt_bytes += last.dealt_bytes
         self.bar(done, steps)
+        if self._tell is not None:
+            self.tell(self._tell)
+
+    def tell(self, tell: Callable[[str], None]) -> None:
+        """Print the losses that were told since this was called last."""
+        losses = {step: loss for step, loss in self._trainer.losses.items() if step not in self._told}
+        if losses:
+            with self.bar.away():
+                for step, loss in losses.items():
+                    tell(f"loss          {loss:.6g} in step {step:,}")
+            self._told.update(losses)
 
 
 @contextmanager
-def _going_on(display: Display, request: Request) -> Iterator[None]:
-    """Say how a training goes on that was cut off."""
+def _going_on(display: Display, request: Request, tally: Tally) -> Iterator[None]:
+    """Say which losses were told in a training that was cut off, and how it goes on."""
     try:
-        yield
+        with _told(display, request, tally):
+            yield
     except (PeerError, IntegrityError) as error:
         if request.chosen.every is None:
             raise
@@ -284,6 +301,16 @@ def _going_on(display: Display, request: Request) -> Iterator[None]:
     except KeyboardInterrupt:
         if request.chosen.every is not None:
             display.say(f"note: {_GO_ON}")
+        raise
+
+
+@contextmanager
+def _told(display: Display, request: Request, tally: Tally) -> Iterator[None]:
+    """Print, if the training fails, the losses that were told and are not printed: beside JSON, as notes."""
+    try:
+        yield
+    except (MpcError, KeyboardInterrupt):
+        tally.tell((lambda line: display.say(f"note: {' '.join(line.split())}")) if request.as_json else display.result)
         raise
 
 
@@ -317,8 +344,6 @@ def _report(
 
 
 def _print(display: Display, report: dict[str, Any]) -> None:
-    for step, loss in report["losses"].items():
-        display.result(f"loss          {loss:.6g} in step {int(step):,}")
     display.result(f"kept as       {report['kept']['name']}, version {report['kept']['version']}")
     if report["saved"] is not None:
         display.result(f"weights       in {report['saved']}")

@@ -14,7 +14,7 @@ import onnx
 import pytest
 
 from mpc.plan.parse import parse_plan
-from parties import Cluster, PeerError
+from parties import Cluster, PeerError, Trainer
 from parties.config.load import dump_toml
 from tests.support.parties import InProcess
 from tests.support.parties_commands import ROOT, mpc_here
@@ -117,6 +117,26 @@ def test_a_training_in_text_says_what_it_kept_and_draws_no_bar(town: Town) -> No
     assert "steps         2 of 8 rows" in done.stderr and "MB sent" not in done.stderr
     quiet = town.mpc("lab", "-q", "train", "model.onnx", *OWN, *TRAIN, "--keep", "text")
     assert (quiet.returncode, quiet.stderr) == (0, "") and "kept as       lab/text, version 2" in quiet.stdout
+
+
+def test_losses_are_told_as_they_come_and_where_a_training_ends_early(town: Town) -> None:
+    """A party dies in the third step; JSON stays one object, and the losses stand beside it."""
+    words = ["train", "model.onnx", *OWN, *TRAIN, "--epochs", 2, "--release", "loss=1", "--keep", "dead"]
+    step = Trainer._step
+
+    def die(self: Trainer, session: Any, training: Any, number: int, *more: Any) -> bool:
+        if number == 3:
+            raise PeerError("party-1 is gone", remedy="start it again")
+        return step(self, session, training, number, *more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_step", die)
+        cut, as_json = town.mpc("lab", *words), town.mpc("lab", *words, "--json")
+    assert (cut.returncode, as_json.returncode) == (6, 6)
+    assert [line.split()[-1] for line in cut.stdout.splitlines() if line.startswith("loss          ")] == ["1", "2"]
+    told = [line for line in as_json.stdout.splitlines() if line.startswith(("loss", "{"))]
+    assert len(told) == 1 and [*json.loads(told[0])] == ["version", "error"]
+    assert [line.split()[-1] for line in as_json.stderr.splitlines() if line.startswith("note: loss ")] == ["1", "2"]
 
 
 def test_owners_grant_a_training_from_its_list_and_it_goes_on_after_a_crash(town: Town) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -53,6 +55,16 @@ class Bar:
         if self._task is None:
             self._task = self._progress.add_task("", total=steps)
         self._progress.update(self._task, completed=done, description=self.text(done, steps))
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Take the bar away while somebody prints, and draw it again."""
+        if self._progress is None:
+            yield
+            return
+        self._progress.stop()
+        yield
+        self._progress.start()
 
     def text(self, done: int, steps: int) -> str:
         """Say how far the training is, in a line."""
