@@ -224,7 +224,8 @@ class Cluster(AtParties, Closing):
             raise UsageError(
                 f"there is no argument {min(unknown)!r}", remedy=f"possible are {', '.join(sorted(CHOICES))}"
             )
-        return Trainer(self.parties, self._sessions.add, modules.as_source(model, sample), **choices)
+        source, idle = modules.as_source(model, sample), modules.idle(model)
+        return Trainer(self.parties, self._sessions.add, source, idle=idle, **choices)
 
     def deal(self, model: Source | Plan, runs: int, batch: int = 1, sessions: int = 1, **choices: Any) -> list[Stock]:
         """Have correlations dealt now, which the parties keep on disk: `session(model, batch=batch)` uses them.

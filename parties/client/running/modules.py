@@ -55,6 +55,21 @@ def as_source(model: Any, sample: Any = None) -> Any:
             each.training = training
 
 
+def idle(model: Any) -> tuple[str, ...]:
+    """Note which dropouts of a module do nothing in the steps that train it, though they do in torch's."""
+    if not is_module(model):
+        return ()
+    nn = sys.modules["torch"].nn
+    kinds = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+    found = []
+    for name, each in model.named_modules():
+        part = each.p if isinstance(each, kinds) else getattr(each, "dropout", 0.0)  # as recurrent layers have it
+        if isinstance(part, float) and part > 0:
+            found.append(f"{shown(name)!r} ({type(each).__name__})")
+    told = "do nothing: a step is that of the module in eval()"
+    return (f"dropouts of {', '.join(found)} {told}",) if found else ()
+
+
 def _arguments(module: Any, sample: Any) -> tuple[list[str], tuple[Any, ...]]:
     """Return names of inputs, as `forward` has them, and a tensor for each."""
     names = [name for name, each in inspect.signature(module.forward).parameters.items() if each.kind in _BY_PLACE]

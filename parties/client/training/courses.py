@@ -68,17 +68,19 @@ class Courses:
         compile: compiles a step (`step_compiler`).
         roles: of the client that trains.
         me: its name.
+        idle: notes of what the model has and a step leaves out.
         expected_errors: weight -> the part of a step's move of it by which that is expected to be off.
     """
 
-    def __init__(self, compile: Callable[..., Training], roles: Roles, batch: int, me: str) -> None:
+    def __init__(
+        self, compile: Callable[..., Training], roles: Roles, batch: int, me: str, idle: tuple[str, ...] = ()
+    ) -> None:
         self._compile, self._roles, self._me, self.batch = compile, roles, me, batch
         self._compiled: dict[tuple[tuple[str, ...], bool], Training] = {}
-        self._told: tuple[str, ...] = ()
         asked = tells(None, CHECK_EVERY)
         first = self._compile(roles=roles, tells=asked, checkpoints=False)
         self.expected_errors = first.expected_errors
-        self._told = notes_of(self.expected_errors)
+        self._told = (*idle, *notes_of(self.expected_errors))
         self.training = self._compiled[asked, False] = self._noted(first)
 
     def of(
@@ -169,7 +171,7 @@ class Courses:
         return self._compiled[key]
 
     def _noted(self, training: Training) -> Training:
-        """Return a training whose notes say too what its steps are expected to be off by."""
+        """Return a training whose notes say too what its steps leave out, and are expected to be off by."""
         return replace(training, notes=(*training.notes, *self._told))
 
     def steps(self, rows: int, epochs: int) -> int:

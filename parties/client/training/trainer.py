@@ -50,6 +50,7 @@ class Trainer:
     """A model that trains.  `cluster.trainer(...)` makes one.
 
     Args:
+        idle: notes of what the model has and a step leaves out.
         opened: told of each session that is opened, so that somebody may close it.
         last_step: the price of the last step; None before the first.
         losses: step -> the loss, where it was released: the mean over the batch of the squares of what predictions
@@ -69,13 +70,15 @@ class Trainer:
         frozen: Collection[str] = (),
         precision: Precision | None = None,
         samples: Any = None,
+        idle: tuple[str, ...] = (),
     ) -> None:
         _check(optimizer, precision, loss, frozen)
         self._parties, self._opened, self.batch = parties, opened, read_count(batch, "the batch")
         compiling = step_compiler(model, loss, optimizer, self.batch, ranges, shapes, frozen, precision, samples)
         self._courses = Courses(
-            compiling, assign(parties.config.name, security=parties.config.security), self.batch, parties.config.name
-        )
+            compiling, assign(parties.config.name, security=parties.config.security), self.batch, parties.config.name,
+            idle,
+        )  # fmt: skip
         self.training: Training = self._courses.training
         refuse_machines(self.training.plan, parties.names, parties.config.provider.name)
         predictor(self.training, parties.config.name)  # refused now, or never
