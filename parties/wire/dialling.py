@@ -14,6 +14,7 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from typing import Any
 
 from cryptography import x509
@@ -172,11 +173,21 @@ def _target(where: Any) -> str:
     return f"ipv6:[{host.replace('%', '%25')}]:{port}" if more else f"ipv4:{host}:{port}"
 
 
+def _is_here(address: str) -> bool:
+    """Say whether this is an address of the machine itself."""
+    host = Endpoint(address).host
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _unanswered(name: str, address: str, last: OSError | None) -> PeerError:
     """Make the error for a name none of whose addresses took a connection."""
     if isinstance(last, ConnectionRefusedError):
         cause = "the machine is there, but nobody listens on that port: it is not running"
-        return _unreachable(name, address, cause, f"start {name}, or correct its address in the config")
+        local = " (in a cluster of mpc up: mpc down, then mpc up)" if _is_here(address) else ""
+        return _unreachable(name, address, cause, f"start {name} again{local}, or correct its address in the config")
     if isinstance(last, TimeoutError):
         cause = "no answer at all: the machine is down, or a firewall drops the packets"
         return _unreachable(name, address, cause, "let the port through, or correct the address in the config")
