@@ -305,11 +305,11 @@ def refuse_running(layout: LocalLayout) -> None:
     """Raise ConfigError if any of its daemons runs."""
     alive = [member.name for member in layout.members if running(member.folder)]
     if alive:
-        where = in_folder(layout.folder)
+        where, parties = in_folder(layout.folder), sum(member.role == "party" for member in layout.members)
         raise ConfigError(
             f"the cluster in {layout.folder} is running already ({', '.join(alive)})",
             remedy=f"use it, or stop it: mpc down{where}"
             if len(alive) == len(layout.members)
-            else f"mpc down{where}, then mpc up{where} again",
+            else f"mpc down{where}, then mpc up{where} --parties {parties}",
             local=True,
         )

@@ -186,7 +186,7 @@ def _unanswered(name: str, address: str, last: OSError | None) -> PeerError:
     """Make the error for a name none of whose addresses took a connection."""
     if isinstance(last, ConnectionRefusedError):
         cause = "the machine is there, but nobody listens on that port: it is not running"
-        local = " (in a cluster of mpc up: mpc down, then mpc up)" if _is_here(address) else ""
+        local = " (in a cluster of mpc up: mpc down, then mpc up with as many --parties)" if _is_here(address) else ""
         return _unreachable(name, address, cause, f"start {name} again{local}, or correct its address in the config")
     if isinstance(last, TimeoutError):
         cause = "no answer at all: the machine is down, or a firewall drops the packets"

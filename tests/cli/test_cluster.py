@@ -231,6 +231,8 @@ def test_a_party_killed_in_a_session(folder: Path) -> None:
     assert any("party-0 -> party-1" in line and "BAD" in line for line in ill.stdout.splitlines())
     states = {m["name"]: m["state"] for m in json.loads(mpc_here("ps", "--json", folder=folder).stdout)["members"]}
     assert states["party-1"] == "died" and states["party-0"] == "serving"
+    again = mpc_here("up", "--detach", folder=folder)
+    assert again.returncode == 3 and "mpc down, then mpc up --parties 3" in again.stderr
 
     layout = LocalLayout.open(folder / ".mpc")
     member = layout.members[2]
