@@ -120,10 +120,11 @@ def test_others_enter_and_receive(cluster: InProcess) -> None:
     assert len({header.transcript for header in headers}) == 1 and headers[0].rounds == plan_cost(script.plan).rounds
 
 
+@pytest.mark.filterwarnings("ignore::mpc.errors.MpcWarning")
 def test_state_is_handed_on_with_its_tags(cluster: InProcess) -> None:
     roles = Roles(readers={"w_out": ("coordinator",)}, security="active")
     for start in (None, np.array([[0.5], [1.0], [-0.25]])):
-        with pytest.warns(), Session(cluster.client(), states.compiled(roles, start=start)) as session:
+        with Session(cluster.client(), states.compiled(roles, start=start)) as session:
             w = np.zeros((states.FEATURES, 1)) if start is None else start
             for number in range(4):
                 found = session.run(["w_out"], states.data(number))[0]
