@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import onnx
 import pytest
 
 from mpc.plan.parse import parse_plan
-from parties import Cluster, PeerError, Trainer
+from parties import Cluster, PeerError, Session
 from parties.config.load import dump_toml
 from tests.support.parties import InProcess
 from tests.support.parties_commands import ROOT, mpc_here
@@ -122,16 +123,19 @@ def test_a_training_in_text_says_what_it_kept_and_draws_no_bar(town: Town) -> No
 def test_losses_are_told_as_they_come_and_where_a_training_ends_early(town: Town) -> None:
     """A party dies in the third step; JSON stays one object, and the losses stand beside it."""
     words = ["train", "model.onnx", *OWN, *TRAIN, "--epochs", 2, "--release", "loss=1", "--keep", "dead"]
-    step = Trainer._step
+    run, steps = Session.run, Counter[str]()
 
-    def die(self: Trainer, session: Any, training: Any, number: int, *more: Any) -> bool:
-        if number == 3:
+    def die(self: Session, *given: Any) -> Any:
+        steps["taken"] += 1
+        if steps["taken"] == 3:
             raise PeerError("party-1 is gone", remedy="start it again")
-        return step(self, session, training, number, *more)
+        return run(self, *given)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_step", die)
-        cut, as_json = town.mpc("lab", *words), town.mpc("lab", *words, "--json")
+        patch.setattr(Session, "run", die)
+        cut = town.mpc("lab", *words)
+        steps.clear()
+        as_json = town.mpc("lab", *words, "--json")
     assert (cut.returncode, as_json.returncode) == (6, 6)
     assert [line.split()[-1] for line in cut.stdout.splitlines() if line.startswith("loss          ")] == ["1", "2"]
     told = [line for line in as_json.stdout.splitlines() if line.startswith(("loss", "{"))]
