@@ -97,7 +97,7 @@ def answered_in_time(context: grpc.ServicerContext) -> Iterator[None]:
 
 
 _SHOWN: WeakKeyDictionary[grpc.ServicerContext, Mapping[str, Sequence[bytes]]] = WeakKeyDictionary()
-"""What each call's TLS has shown: it is asked for several times a call, and gRPC makes it anew each time."""
+"""Keep what each call's TLS has shown: it is asked for several times a call, and gRPC makes it anew each time."""
 
 
 def shown_by(context: grpc.ServicerContext, what: str) -> Sequence[bytes]:

@@ -33,6 +33,7 @@ from parties.client.collections.sums import Wishes, undivided
 from parties.party.vault.vault import Vault
 from parties.provider.stored import StoredMasks
 from tests.support.collections import SIZE, enter_all, opened, over
+from tests.support.lies import Lies, into
 from tests.support.parties import COORDINATOR, InProcess
 from tests.support.plans import with_parts
 
@@ -70,17 +71,8 @@ def sums_of(plan: Plan) -> tuple[str, ...]:
 # ------------------------------------------------------------------ plans
 
 
-LIES: dict[str, tuple[Callable[[], Plan], str]] = {}
-
-
-def lie(reason: str) -> Callable[[Callable[[], Plan]], Callable[[], Plan]]:
-    """A plan that has to be refused for this reason, by whoever reads it."""
-
-    def keep(build: Callable[[], Plan]) -> Callable[[], Plan]:
-        LIES[build.__name__.replace("_", " ")] = (build, reason)
-        return build
-
-    return keep
+LIES: Lies = {}
+lie = into(LIES)
 
 
 @lie("not those of epsilon|sigma")

@@ -6,7 +6,6 @@ The analyst who writes the plan is the adversary.  Every plan here parses, compu
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
@@ -35,22 +34,14 @@ from mpc.privacy.within import RULES
 from mpc.windows import Windows
 from mpc.wires import Masking
 from tests.support.effort import patient
+from tests.support.lies import Lies, into
 from tests.support.plans import replace_wires, wire, with_parts
 from tests.support.questions import EPSILON, FACTS, INHERITED, UNOPENED, WIDE, B, Question, by_category
 from tests.support.worlds import make_world
 
 DERIVED = {"masking": Masking.DERIVED}
-LIES: dict[str, tuple[Callable[[], Plan], str]] = {}
-
-
-def lie(reason: str) -> Callable[[Callable[[], Plan]], Callable[[], Plan]]:
-    """A plan that has to be refused for this reason."""
-
-    def keep(build: Callable[[], Plan]) -> Callable[[], Plan]:
-        LIES[build.__name__.replace("_", " ")] = (build, reason)
-        return build
-
-    return keep
+LIES: Lies = {}
+lie = into(LIES)
 
 
 def sums(width: int = 4) -> Question:

@@ -156,7 +156,7 @@ def _multiply(state: Lowering, node: Node) -> Value:
 _GROWING = frozenset({"matmul", "conv", "multiply", "scale", "sum", "total", "weigh", "concat"})
 """What can make the odd part of a scale longer; see `scales`."""
 _LEAST_PART = 2.0**-24
-"""Of the largest divisor; what is smaller counts as that much, where nothing bounds the quotient."""
+"""Count a divisor as at least this part of the largest, where nothing bounds the quotient."""
 _OF_ROWS = frozenset({"rows_sum", "noise"})
 """How large these are hangs on the number of rows, so samples of other rows say nothing."""
 RULES: dict[str, Rule] = {

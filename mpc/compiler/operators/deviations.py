@@ -16,7 +16,7 @@ from mpc.compiler.operators.context import Context
 from mpc.compiler.operators.facts import Above, Mean, More, OnePlusExp, OverRoot, Root, Square
 
 _LITTLE = 1 / 64
-"""What is added to a divisor so that it is not 0 is no more."""
+"""Take a constant for what keeps a divisor from 0 only up to this."""
 
 
 def variance(state: Context, left: str, right: str, out: str) -> bool:

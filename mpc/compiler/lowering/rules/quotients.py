@@ -19,7 +19,7 @@ from mpc.compiler.lowering.emitted import Value
 from mpc.compiler.lowering.rules import constants
 
 _LITTLE = 1 / 64
-"""What is added so that a divisor is not 0 is no more."""
+"""Take a constant for what keeps a divisor from 0 only up to this."""
 _DIGITS = 4
 """Bits that what is added has at least in what is inverted, where it is off by a unit: so is the quotient at 0, by one
 in 2^4 at most, and what is expected of it says it.  To multiply is no better there, and far worse of what is larger."""
