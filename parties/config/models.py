@@ -110,7 +110,7 @@ USUAL_MEMORY = 4 << 30
 class Limits(_Model):
     """Limits of one process; in bytes where the name says so."""
 
-    max_plan_bytes: Count = 1 << 20
+    max_plan_bytes: Count = 8 << 20
     """Bytes of the largest plan that is read."""
     max_batch: Count = 1 << 20
     """Rows of the largest run."""

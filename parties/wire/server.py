@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import grpc
-from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2
 
@@ -118,6 +118,30 @@ def register(
     server.add_registered_method_handlers(service.full_name, handlers)
 
 
+class _TooLong:
+    """A message that is longer than those of its method may be, unread."""
+
+
+def _carries_plan(message: Descriptor, within: tuple[str, ...] = ()) -> bool:
+    """Does it have a plan in it?  No other message is longer than a piece of an input."""
+    return any(
+        (field.name == "plan" and field.type == field.TYPE_BYTES)
+        or (
+            field.message_type is not None
+            and field.message_type.full_name not in within
+            and _carries_plan(field.message_type, (*within, message.full_name))
+        )
+        for field in message.fields
+    )
+
+
+def _held(method: MethodDescriptor, read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Hold a method's messages to their length: the server's own limit is that of a plan."""
+    if _carries_plan(method.input_type):
+        return read
+    return lambda data: read(data) if len(data) <= FRAME_BYTES + OVERHEAD else _TooLong()
+
+
 def _codec(method: MethodDescriptor) -> Codec:
     return GetMessageClass(method.input_type).FromString, GetMessageClass(method.output_type).SerializeToString
 
@@ -158,9 +182,10 @@ def _handler(
             failure = _failure(context, error, method.name)
         context.abort(*failure)
 
+    read, write = codec
     if method.server_streaming:
-        return grpc.stream_stream_rpc_method_handler(_Pooled(many, desk.pool), *codec)
-    return grpc.stream_unary_rpc_method_handler(_Pooled(one, desk.pool), *codec)
+        return grpc.stream_stream_rpc_method_handler(_Pooled(many, desk.pool), _held(method, read), write)
+    return grpc.stream_unary_rpc_method_handler(_Pooled(one, desk.pool), _held(method, read), write)
 
 
 class _Pooled:
@@ -184,7 +209,10 @@ def _until_hung_up(requests: Iterator[Any]) -> Iterator[Any]:
     its traceback, whatever its frames hold - a link, a session's secrets - would stay until the collector comes round.
     """
     try:
-        yield from requests
+        for request in requests:
+            if isinstance(request, _TooLong):
+                raise PeerError("the call brought a message that is longer than a piece of an input may be")
+            yield request
     except grpc.RpcError as error:
         error.__traceback__ = None
         raise _HungUp from None

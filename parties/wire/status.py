@@ -12,13 +12,15 @@ import re
 
 import grpc
 
-from mpc.errors import DeadlineError, MpcError, PeerError, by_code
+from mpc.errors import DeadlineError, MpcError, PeerError, PlanError, by_code
 from mpc.text import shown
 from parties.trust.identity import Identity
 from parties.wire.calls import Unreachable
 from parties.wire.dialling import diagnose
 
 _LONGEST_TEXT = 2000
+_TOO_LARGE = re.compile(r"larger than max \((\d{1,12}) vs\. (\d{1,12})\)")
+"""What gRPC says of a message that it does not take in; it is no detail of ours, which is JSON."""
 
 
 def to_detail(error: MpcError) -> str:
@@ -52,9 +54,26 @@ def from_rpc(error: grpc.RpcError, name: str, address: str, identity: Identity |
         )
     if code == grpc.StatusCode.UNAVAILABLE:
         return diagnose(identity, name, address)
+    if (sizes := _TOO_LARGE.search(detail)) is not None:
+        return _too_large(name, *(int(size) for size in sizes.groups()))
     if code == grpc.StatusCode.CANCELLED:
         return PeerError(f"the call to {name} was cancelled", peer=name)
     return _from_detail(detail, name)
+
+
+def _too_large(name: str, size: int, most: int) -> MpcError:
+    """Return the error of a message that a process does not even read; of all messages only plans grow so."""
+    return PlanError(
+        f"{name} takes messages of at most {most:,} bytes, and this one, which has a plan in it, has {size:,}",
+        cause=f"a plan is as long as its model has layers, and {name}'s limits.max_plan_bytes is less",
+        remedy=f"raise limits.max_plan_bytes of every party and of the provider to {_rounded(size):,}",
+        peer=name,
+    )
+
+
+def _rounded(size: int) -> int:
+    """Return the next power of two."""
+    return 1 << (size - 1).bit_length()
 
 
 def _ending(error: Exception) -> tuple[grpc.StatusCode, str]:

@@ -225,10 +225,12 @@ def test_no_plan_is_parsed_for_who_may_not_propose_it(tmp_path: Path, monkeypatc
 
 def test_a_plan_has_a_size_that_is_refused_unread(cluster: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     with counted(monkeypatch) as parsed:
-        with pytest.raises(PlanError, match="1,048,577 bytes; this party accepts 1,048,576"):
-            cluster.party(0).Propose(party_pb2.ProposeRequest(plan=b" " * ((1 << 20) + 1)))
-        with pytest.raises(MpcError):  # gRPC does not even take it in
-            cluster.party(0).Propose(party_pb2.ProposeRequest(plan=b" " * (2 << 20)))
+        with pytest.raises(PlanError, match="8,388,609 bytes; this party accepts 8,388,608"):
+            cluster.party(0).Propose(party_pb2.ProposeRequest(plan=b" " * ((8 << 20) + 1)))
+        with pytest.raises(
+            PlanError, match="raise limits.max_plan_bytes of every party and of the provider to 16,777,216"
+        ):
+            cluster.party(0).Propose(party_pb2.ProposeRequest(plan=b" " * (9 << 20)))  # gRPC does not even take it in
         assert parsed == []
 
 

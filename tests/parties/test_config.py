@@ -59,7 +59,7 @@ def test_a_file_with_defaults_and_paths_beside_it(tmp_path: Path) -> None:
     assert party.tls.ca == tmp_path / "ca.pem"
     assert party.tls.key == Path("/keys/alice.pem")
     assert party.data_dir == tmp_path / "data"
-    assert (party.deadlines.step, party.deadlines.connect, party.limits.max_plan_bytes) == (5, 10, 1 << 20)
+    assert (party.deadlines.step, party.deadlines.connect, party.limits.max_plan_bytes) == (5, 10, 8 << 20)
     assert party.policy == PolicyConfig(plans=(), coordinators=(), owners=(), recipients=())
     assert [(peer.name, peer.address.host, peer.address.port) for peer in party.peers] == [
         ("alice", "alice.example", 7001),

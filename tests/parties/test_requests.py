@@ -31,6 +31,7 @@ from parties.client.session import Session
 from parties.config.models import PolicyConfig
 from parties.party.consent import audit, requests
 from parties.pb import consent_pb2, party_pb2
+from parties.wire import pieces
 from tests.support.asking import AGES, ANALYST, HOSPITAL, ROWS, Kept, above, noised_sum
 from tests.support.grants import budget, dp
 from tests.support.objects import AGE, described, put
@@ -75,7 +76,7 @@ def waits(kept: Kept, plan: Any, bindings: tuple[Binding, ...] | None = None) ->
 # --- what is shown ------------------------------------------------------------------------------
 
 
-def test_every_party_and_owner_is_shown_the_same_bytes(tmp_path: Path) -> None:
+def test_every_party_and_owner_is_shown_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Made by each of three parties by itself; the digest of what is shown is the id that operators compare."""
     with InProcess(tmp_path, 3, policies=dict.fromkeys(range(3), STRICT)) as cluster:
         kept = Kept(cluster)
@@ -90,7 +91,9 @@ def test_every_party_and_owner_is_shown_the_same_bytes(tmp_path: Path) -> None:
             shown.add(found.request.lines)
         [record], [lines] = records, shown
         assert request == request_id(record) == Request.parse(record).id
-        assert plan_of([operator(cluster, 2)], Request.parse(record), 30) == noised_sum().canonical
+        for size in (pieces.FRAME_BYTES, 100):  # a long one comes in several
+            monkeypatch.setattr(pieces, "FRAME_BYTES", size)
+            assert plan_of([operator(cluster, 2)], Request.parse(record), 30) == noised_sum().canonical
         text = "\n".join(lines)
         for said in (
             request,

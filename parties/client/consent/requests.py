@@ -18,6 +18,7 @@ from parties.pb import consent_pb2
 
 SHORTEST = 8
 """Digits of an id that a command takes for it."""
+_MOST_PLAN_BYTES = 1 << 26
 _SHOWN = 16
 
 
@@ -165,11 +166,15 @@ def plan_of(clients: Sequence[PartyClient], request: Request, seconds: float) ->
 
     asked = consent_pb2.RequestsRequest(id=request.id, plan=True)
     for client in clients:
+        plan = bytearray()
         for entry in client.stream(lambda stub: stub.consent.Requests, asked, seconds):
-            if entry.plan and digest_of(entry.plan).hex() != request.plan:
-                raise IntegrityError(f"{client.name} sends another plan than was asked for", peer=client.name)
-            if entry.plan:
-                return bytes(entry.plan)
+            if len(plan) > _MOST_PLAN_BYTES:
+                break
+            plan += entry.plan
+        if plan and digest_of(bytes(plan)).hex() != request.plan:
+            raise IntegrityError(f"{client.name} sends another plan than was asked for", peer=client.name)
+        if plan:
+            return bytes(plan)
     raise UsageError("no party keeps the plan of that request any more", remedy="ask its coordinator for the plan")
 
 

@@ -20,6 +20,7 @@ from parties.party.node import PartyNode
 from parties.party.vault.ending import unknown
 from parties.party.vault.service import from_message, key, to_message
 from parties.pb import consent_pb2, consent_pb2_grpc
+from parties.wire.pieces import pieces
 from parties.wire.server import Desk, register
 from parties.wire.transport import caller
 
@@ -165,6 +166,7 @@ class ConsentService(consent_pb2_grpc.ConsentServicer):
                 plan = requests.plan_of(database, number) if each and request.id and request.plan else b""
             if each is None:
                 continue
+            first, *others = pieces(plan) if plan else (b"",)
             yield consent_pb2.RequestEntry(
                 record=each.record,
                 state=each.state,
@@ -174,8 +176,9 @@ class ConsentService(consent_pb2_grpc.ConsentServicer):
                 uses=each.uses,
                 used=each.used,
                 reason=each.reason,
-                plan=plan,
+                plan=first,
             )
+            yield from (consent_pb2.RequestEntry(plan=piece) for piece in others)
 
     def Policy(self, request: consent_pb2.PolicyRequest, context: grpc.ServicerContext) -> consent_pb2.PolicyReply:
         """Show the operator the policy that is in force, read again if that is asked for."""
