@@ -18,7 +18,7 @@ from mpc.plan.plan import FIELD
 from parties.agreed.bindings import Binding
 from parties.agreed.keeps import Keep
 
-PROTOCOL = 12
+PROTOCOL = 13
 """Version of everything in protos/ and of what is signed; peers must be equal."""
 NONCE_BYTES = 32
 

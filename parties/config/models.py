@@ -216,6 +216,10 @@ class PartyConfig(_Daemon):
     """The program, and its first words, that keeps that key instead of a file; see docs/operating.md."""
     data_key_seconds: Seconds = 30
     """Until that program has answered."""
+    rounds_port: Annotated[int, Field(ge=0, le=0xFFFF)] | None = None
+    """The port, at the host of `listen`, where other parties connect for the payloads of rounds; 0 for any that is
+    free.  Unless both of a pair set it, and where it cannot be reached, these travel through gRPC, which takes more of
+    the processor."""
 
     @model_validator(mode="after")
     def _check_roster(self) -> Self:

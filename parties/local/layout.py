@@ -198,6 +198,7 @@ class LocalLayout:
             else:
                 kind, own = PartyConfig, {**own, "provider": provider, "peers": peers}
                 at_first |= {"policy": changed.policy_at_first()}
+                at_first |= {} if self.routes else {"rounds_port": 0}  # a relay would not carry what goes past it
             found = {**at_first, **changed.kept(kind, member.config, own), **own}
             if member.role == "party" and security is not None:
                 allowed = {"security": ("active",) if security == "active" else ("passive", "active")}

@@ -9,6 +9,7 @@ fills its stream's window: nothing is buffered without bound.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from mpc.errors import DeadlineError, MpcError, PeerError
 from parties.wire.inflow import Inflow
@@ -94,6 +95,17 @@ class Inbox:
             self._buffers.pop(step - 1, None)
             return self._buffers[step]
 
+    def check(self, step: int) -> None:
+        """Raise what has ended the link, or what says that this step will not come."""
+        with self._inflow.lock:
+            self._require_going(step)
+
+    def await_end(self, step: int, deadline: float) -> NoReturn:
+        """Wait for what ends the link, since the step will not come any more; raises as `take`."""
+        with self._inflow.lock:
+            self._await(lambda: self._require_going(step), deadline, f"did not send step {step} in time")
+        raise PeerError(f"{self._peer} ended the session", peer=self._peer)
+
     @property
     def held_back(self) -> bool:
         """The peer is a run ahead, and its stream is not read on; or somebody waits for a step."""
@@ -137,7 +149,17 @@ class Inbox:
     def _is_here(self, step: int) -> bool:
         if self._filled[step] == len(self._buffers[step]):
             return True
-        if self._entered is not None and step and not self._inflow.over:  # it disagrees, and this party does not
+        if not self._inflow.over:
+            self._require_going(step)
+        return False
+
+    def _require_going(self, step: int) -> bool:
+        """Raise what has ended the link; the peer disagrees about what was entered if it says so, and this party does
+        not.  Returns False, as nothing has come by that."""
+        self._inflow.check()
+        if self._inflow.over:
+            raise PeerError(f"{self._peer} ended the session", peer=self._peer)
+        if self._entered is not None and step:
             raise PeerError(f"{self._peer} sent a frame out of turn", peer=self._peer)
         return False
 

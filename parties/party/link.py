@@ -1,4 +1,8 @@
-"""One stream between two parties of one session, and the steps that travel on it."""
+"""One stream between two parties of one session, and the steps that travel on it or beside it.
+
+Greetings, what is told of kept outputs, and what ends a session travel on the stream.  So do the payloads of steps,
+unless both parties take connections for rounds: then one of these has them, and the stream none.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,9 @@ from queue import SimpleQueue
 from mpc.errors import DeadlineError, HandshakeError, MpcError, PeerError, by_code
 from parties.addresses import check_name
 from parties.party.inbox import Inbox
-from parties.pb.party_pb2 import Abort, Entered, Frame, Hello, Told
+from parties.pb.party_pb2 import Abort, Entered, Frame, Hello, Told, Ways
+from parties.wire.direct import Direct, swap
+from parties.wire.direct_listener import TOKEN_BYTES, Offer
 from parties.wire.frames import Piece
 from parties.wire.pieces import slices
 
@@ -22,12 +28,18 @@ class Link:
 
     Args:
         hello: what both sides have to agree on.
+        offer: of a connection for rounds, at the party that is dialled, if it takes some.
         failed: called once with what ended the stream, unless it ended in good order.
         ended: called with the peer's name if it did.
     """
 
     def __init__(
-        self, peer: str, hello: Hello, failed: Callable[[MpcError], None], ended: Callable[[str], None]
+        self,
+        peer: str,
+        hello: Hello,
+        failed: Callable[[MpcError], None],
+        ended: Callable[[str], None],
+        offer: Offer | None = None,
     ) -> None:
         self.peer = peer
         self.inbox = Inbox(peer)
@@ -35,7 +47,13 @@ class Link:
         self._failed, self._ended = failed, ended
         self._outgoing: SimpleQueue[Frame | Piece | None] = SimpleQueue()
         self._outgoing.put(Frame(hello=hello))
-        self._agreed = threading.Event()
+        self._agreed, self._settled = threading.Event(), threading.Event()
+        self._lock = threading.Lock()
+        self._offer, self._closed = offer, False
+        self.offered: tuple[int, bytes] | None = None
+        """Where the peer takes a connection for rounds, and the token to bring; None if it is not to be dialled."""
+        self._direct: Direct | None = None
+        self._sizes: Sequence[int] = ()
         self._error: MpcError | None = None
         self.peer_salt = b""
         self.peer_window = 0
@@ -45,11 +63,45 @@ class Link:
         while (frame := self._outgoing.get()) is not None:
             yield frame
 
+    @property
+    def direct(self) -> Direct | None:
+        """The connection that has the payloads of steps; None if the stream has them."""
+        return self._direct
+
+    def begin(self, run: int, sizes: Sequence[int], tells: int = 0) -> None:
+        """A run starts here: bytes of each of its steps, and how often the peer tells something behind them."""
+        self._sizes = sizes
+        self.inbox.begin(run, sizes if self._direct is None else (), tells)
+
     def send(self, run: int, step: int, payload: bytes | memoryview) -> None:
-        """Send one step, in pieces; the payload must not change from now on."""
+        """Send one step, in pieces, or have `swap` send it; the payload must not change from now on."""
+        if self._direct is not None:
+            self._direct.begin(run, step, payload, self._sizes[step])
+            return
         self.inbox.allow(step + 1)
         for piece in slices(payload):
             self._outgoing.put(Piece(run, step, piece))
+
+    def take(self, step: int, deadline: float) -> memoryview:
+        """All bytes of the peer's step; raises as `Inbox.take`."""
+        if self._direct is None:
+            return self.inbox.take(step, deadline)
+        payload = self._direct.payload()
+        if payload is None:
+            self.inbox.await_end(step, deadline)
+        return payload
+
+    def choose(self, direct: Direct | None) -> None:
+        """Say, at the party that dials, which way payloads travel from now on: by this connection, or by the stream."""
+        self._outgoing.put(Frame(ways=Ways(direct=direct is not None)))
+        self._settle(direct)
+
+    def _settle(self, direct: Direct | None) -> None:
+        with self._lock:
+            self._direct, late = (None, direct) if self._closed else (direct, None)
+        if late is not None:
+            late.close()
+        self._settled.set()
 
     def send_entered(self, run: int, digests: Sequence[bytes]) -> None:
         """Say what this party was sent: first payloads have shown that not all were sent the same."""
@@ -67,8 +119,14 @@ class Link:
         self.inbox.fail(error)
 
     def close(self) -> None:
-        """No more frames from this side."""
+        """No more frames from this side, and no more payloads in either direction."""
         self._outgoing.put(None)
+        with self._lock:
+            self._closed = True
+        if self._offer is not None:
+            self._offer.cancel()
+        if self._direct is not None:
+            self._direct.close()
 
     def receive(self, incoming: Iterable[Frame | Piece], lost: Callable[[Exception], MpcError]) -> None:
         """Read the peer's frames until they end; runs in a thread of its own.
@@ -101,10 +159,21 @@ class Link:
             self.inbox.put_entered(frame.entered.run, frame.entered.digests)
         elif body == "told" and self._agreed.is_set():
             self.inbox.put_told(frame.told.run, frame.told.number, frame.told.parts)
+        elif body == "ways" and self._offer is not None and self._agreed.is_set() and not self._settled.is_set():
+            self._follow(self._offer, frame.ways.direct)
         elif body == "abort":
             raise self._heard(frame.abort)
         else:
             raise PeerError(f"{self.peer} sent a frame out of turn", peer=self.peer)
+
+    def _follow(self, offer: Offer, direct: bool) -> None:
+        """Take the way that the peer, who dials, has chosen."""
+        came = offer.take()
+        if direct and came is None:
+            raise PeerError(f"{self.peer} says that it is connected, and is not", peer=self.peer)
+        if not direct and came is not None:
+            came.close()
+        self._settle(came if direct else None)
 
     def _heard(self, abort: Abort) -> MpcError:
         """Turn a peer's abort, a code and a name, into an error."""
@@ -132,14 +201,27 @@ class Link:
                     remedy="mpc doctor",
                     peer=self.peer,
                 )
-        if len(hello.salt) != SALT_BYTES or not hello.window:
+        port, token = hello.rounds_port, hello.rounds_token
+        if len(hello.salt) != SALT_BYTES or not hello.window or port > 0xFFFF or len(token) not in (0, TOKEN_BYTES):
             raise HandshakeError(f"{self.peer} sent a malformed greeting", peer=self.peer)
         self.peer_salt, self.peer_window = hello.salt, hello.window
+        both = bool(self._hello.rounds_port and port)
+        if both and self._offer is None and token:
+            self.offered = port, token
+        elif not both or self._offer is None:
+            self._settled.set()
         self._agreed.set()
 
     def await_agreement(self, deadline: float) -> None:
         """Wait for the peer's greeting until `deadline` (monotonic seconds)."""
-        while not self._agreed.wait(min(0.05, max(0.0, deadline - time.monotonic()))):
+        self._await(self._agreed, deadline)
+
+    def await_way(self, deadline: float) -> None:
+        """Wait until it is known which way payloads travel, until `deadline` (monotonic seconds)."""
+        self._await(self._settled, deadline)
+
+    def _await(self, event: threading.Event, deadline: float) -> None:
+        while not event.wait(min(0.05, max(0.0, deadline - time.monotonic()))):
             if self._error is not None:
                 raise self._error.again()
             if time.monotonic() >= deadline:
@@ -178,4 +260,12 @@ def exchange(
     for link in links:
         link.send(run, step, payload)
     deadline = time.monotonic() + seconds
-    return [link.inbox.take(step, deadline) for link in links]
+    direct = [link.direct for link in links if link.direct is not None]
+    if direct:
+
+        def check() -> None:
+            for link in links:
+                link.inbox.check(step)
+
+        swap(direct, deadline, check)
+    return [link.take(step, deadline) for link in links]

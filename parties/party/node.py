@@ -31,6 +31,7 @@ from parties.party.vault.vault import Vault
 from parties.process.budget import MemoryBudget
 from parties.telemetry import Counters
 from parties.trust.identity import Identity
+from parties.wire.direct_listener import Listener
 
 _MOST_ENDINGS = 64
 
@@ -63,6 +64,9 @@ class PartyNode:
         self.roster = tuple(peer.name for peer in config.peers)
         self.problem = ""
         self._draw = draw
+        self.listener: Listener | None = None
+        if config.rounds_port is not None:
+            self.listener = Listener(identity, config.tls, config.listen.host, config.rounds_port, draw)
         self._peers = Peers(config, identity)
         self.slots = Slots(config.limits, config.name)
         self.proposals = Proposals(config.limits, config.deadlines, self.slots, self._budget, draw)
@@ -223,6 +227,7 @@ class PartyNode:
                 StoredRows(plan, terms, self.vault),
                 consent,
                 SessionKeeping(plan, terms, self.vault, consent.asked),
+                self.listener,
             )
         except BaseException:
             self.slots.free(slot)
@@ -338,3 +343,5 @@ class PartyNode:
         self.orders.stop()
         self.supply.close()
         self._peers.close()
+        if self.listener is not None:
+            self.listener.close()

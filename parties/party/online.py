@@ -122,7 +122,7 @@ class Online:
         """Exchange what the run opens, and then what its check does."""
         sizes = run.party.exchanges
         for link in self._links:
-            link.inbox.begin(run.number, sizes, self._keeping.tells(run.number))
+            link.begin(run.number, sizes, self._keeping.tells(run.number))
         evaluation = run.party.steps(run.entry.given)
         received: Sequence[Buffer] | None = None
         for number in range(len(sizes)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Mapping
@@ -11,9 +12,10 @@ import grpc
 from mpc.errors import MpcError, PeerError
 from parties.config.models import PartyConfig
 from parties.party.link import Link
-from parties.telemetry import logger
+from parties.telemetry import logger, rationed
 from parties.trust.identity import Identity
 from parties.wire import frames
+from parties.wire.direct_listener import call
 from parties.wire.status import from_rpc
 from parties.wire.transport import connect, patience
 
@@ -48,6 +50,26 @@ class Peers:
         deadline = time.monotonic() + patience(self._config.deadlines.connect)
         for link in links.values():
             link.await_agreement(deadline)
+        reaching = [
+            threading.Thread(target=self._reach, args=(link, *link.offered), name=f"reach-{link.peer}", daemon=True)
+            for link in links.values()
+            if link.offered is not None
+        ]
+        for thread in reaching:
+            thread.start()
+        for link in links.values():
+            link.await_way(deadline)
+
+    def _reach(self, link: Link, port: int, token: bytes) -> None:
+        """Connect to a peer for rounds; the stream has them if that fails."""
+        try:
+            found = call(self._identity, self._config.tls, link.peer, self._addresses[link.peer].host, port, token)
+        except PeerError as error:
+            fields = {"peer": link.peer, "port": port, "why": str(error)}
+            rationed((link.peer,), logging.WARNING, "rounds travel through gRPC", **fields)
+            link.choose(None)
+        else:
+            link.choose(found)
 
     def _dial(self, link: Link) -> None:
         incoming = frames.exchange(self._channels[link.peer], link.frames())

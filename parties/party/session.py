@@ -45,6 +45,7 @@ from parties.party.supply import Supply
 from parties.pb.party_pb2 import Hello
 from parties.process.budget import MemoryBudget
 from parties.telemetry import Counters
+from parties.wire.direct_listener import Listener
 from parties.wire.transport import patience
 
 _PROGRESS_SECONDS = 0.25
@@ -62,6 +63,7 @@ class PartySession:
         stored: what of the plan lies here already.
         consent: of those whose data these are.
         keeping: what of its outputs stays at the parties.
+        listener: takes peers' connections for rounds; None if this party has none.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class PartySession:
         stored: StoredRows,
         consent: SessionConsent,
         keeping: SessionKeeping,
+        listener: Listener | None = None,
     ) -> None:
         self.id = terms.session_id
         self.terms, self.plan, self.coordinator = terms, plan, coordinator
@@ -87,7 +90,7 @@ class PartySession:
         facts = SessionFacts(config, terms, plan, coordinator, ledger, counters, self._log)
         self._config, self._ledger, self._supply, self._counters = config, ledger, supply, counters
         self._budget, self._salt, self._finished = budget, draw(SALT_BYTES), finished
-        self._stored, self._keeping = stored, keeping
+        self._stored, self._keeping, self._listener = stored, keeping, listener
         self._granted = plan_memory(plan, config.limits)
         self._index = terms.parties.index(config.name)
         self._handed_over = False
@@ -113,6 +116,13 @@ class PartySession:
 
     def make_links(self) -> dict[str, Link]:
         """Return a link to each peer, by name; none has greeted yet."""
+        own = self.terms.parties.index(self._config.name)
+        names = [name for name in self.terms.parties if name != self._config.name]
+        return {name: self._make_link(name, self.terms.parties.index(name) < own) for name in names}
+
+    def _make_link(self, name: str, dials: bool) -> Link:
+        """Return the link to one peer; `dials` says that it is the one who opens the stream."""
+        offer = self._listener.offer(name) if self._listener and dials else None
         hello = Hello(
             protocol=PROTOCOL,
             session_id=self.id,
@@ -121,9 +131,10 @@ class PartySession:
             roster=roster_digest(self.terms.provider, self.terms.parties, self._config.cluster),
             salt=self._salt,
             window=self._config.limits.max_window_bytes,
+            rounds_port=self._listener.port if self._listener else 0,
+            rounds_token=offer.token if offer else b"",
         )
-        lost, ended = weakly(self.abort), weakly(self._farewells.heard)
-        return {name: Link(name, hello, lost, ended) for name in self.terms.parties if name != self._config.name}
+        return Link(name, hello, weakly(self.abort), weakly(self._farewells.heard), offer)
 
     # ------------------------------------------------------------------------- opening
 
@@ -150,7 +161,8 @@ class PartySession:
         """Peers agreed and the weights' masks are here."""
         self.life.move("open")
         self._counters.sessions.labels(state="open").inc()
-        self._log.info("session open", plan=self.plan.digest.hex()[:16], coordinator=self.coordinator)
+        direct = sorted(link.peer for link in self.links.values() if link.direct is not None)
+        self._log.info("session open", direct=direct, plan=self.plan.digest.hex()[:16], coordinator=self.coordinator)
 
     def _check_seeds(self, bundle: Bundle, receipt: Receipt) -> None:
         for wire, seed in bundle.held_seeds():

@@ -89,7 +89,7 @@ def _judged(identity: Identity, name: str, address: str, raw: socket.socket, dea
         raw.settimeout(_left(deadline))
         try:
             with identity.context.wrap_socket(raw, server_hostname=None if ".." in name else name) as secured:
-                chain = [x509.load_der_x509_certificate(der) for der in _shown(secured)]
+                chain = certificates_shown(secured)
                 fault = identity.trust.fault_in_use(chain, name, datetime.now(UTC))
                 if fault is not None:
                     raise _unreachable(name, address, f"its certificate {fault}", _CERTIFICATES)
@@ -112,7 +112,7 @@ def diagnose(identity: Identity | None, name: str, address: str, seconds: float 
     """Say why a call failed for lack of a connection, as far as dialling that process once more shows."""
     try:
         if identity is None:
-            _dial(name, address, time.monotonic() + seconds).close()
+            dial(name, address, time.monotonic() + seconds).close()
         else:
             look(identity, name, address, seconds)
     except PeerError as error:
@@ -125,8 +125,9 @@ def diagnose(identity: Identity | None, name: str, address: str, seconds: float 
     )
 
 
-def _dial(name: str, address: str, deadline: float) -> socket.socket:
-    """Return a socket that is connected to the first of the name's addresses that takes it."""
+def dial(name: str, address: str, deadline: float) -> socket.socket:
+    """Return a socket that is connected to the first of the name's addresses that takes it, until `deadline` (monotonic
+    seconds); raise PeerError if none does."""
     last: OSError | None = None
     for each in _addresses(name, address):
         try:
@@ -194,12 +195,14 @@ def _unanswered(name: str, address: str, last: OSError | None) -> PeerError:
     return _unreachable(name, address, (last.strerror if last else None) or "it has no address", "correct the network")
 
 
-def _shown(secured: ssl.SSLSocket) -> list[bytes]:
-    """Return the certificates (DER) that the other end showed, its own first."""
+def certificates_shown(secured: ssl.SSLSocket) -> list[x509.Certificate]:
+    """Return the certificates that the other end showed, its own first."""
     if sys.version_info >= (3, 13):
-        return secured.get_unverified_chain()
-    inner: Any = secured  # what is asked is public, and so typed, since 3.13
-    return [each.public_bytes(_DER) for each in inner._sslobj.get_unverified_chain()]
+        shown = secured.get_unverified_chain()
+    else:
+        inner: Any = secured  # what is asked is public, and so typed, since 3.13
+        shown = [each.public_bytes(_DER) for each in inner._sslobj.get_unverified_chain()]
+    return [x509.load_der_x509_certificate(der) for der in shown]
 
 
 def _await_welcome(secured: ssl.SSLSocket, name: str, address: str, deadline: float) -> None:

@@ -307,6 +307,7 @@ class InProcess:
             provider=ProviderPeer(name="provider", address=self.addresses["provider"]),
             peers=tuple(Peer(name=name, address=addresses[name]) for name in self.names),
             policy=self._policies.get(index, EVERYONE),
+            rounds_port=None if self._pairs else 0,  # whoever stands in the middle is to see payloads
         )
 
     def __exit__(self, *_: object) -> None:
