@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from queue import SimpleQueue
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 
 from mpc.errors import MpcError, PeerError, SessionError
 from parties.client.consent.heads import Heads, place_of_heads
+from parties.client.conversation import Conversation
 from parties.client.running.entered import EnteredRuns, place_of
 from parties.client.running.keeper import Keeper
 from parties.config.models import ClusterConfig, Peer
@@ -126,6 +127,18 @@ class PartyClient:
         """Begin a call with a stream of replies, the last of which comes within so many seconds."""
         with _unless_closed():
             return Replies(self, call(self.stub)(request, timeout=seconds))
+
+    def converse(
+        self, call: Callable[[PartyStubs], Callable[[Iterator[Request]], object]], ended: Callable[[], None]
+    ) -> Conversation[Request, Any]:
+        """Begin a call in which one asks, and is answered, until one of both ends it; `ended` is called then."""
+        with _unless_closed():
+            return Conversation(self, call(self.stub), ended)
+
+    def shown(self) -> object | None:
+        """Return what stands for the party's certificate, of which another look is not due; None if it is."""
+        with _unless_closed():
+            return self._channel.current()
 
     def explain(self, error: grpc.RpcError) -> MpcError:
         """Return the error that a failed call stands for."""

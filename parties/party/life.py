@@ -71,6 +71,11 @@ class SessionLife:
                 raise self.ending()
             self.state = state
 
+    @property
+    def is_over(self) -> bool:
+        """Has it ended, well or not?"""
+        return not TRANSITIONS[self.state]
+
     def require_open(self) -> None:
         """Raise what ended the session if it is not open; it is used now."""
         if self.state != "open":

@@ -17,6 +17,7 @@ from parties.agreed.keeps import read_keep
 from parties.agreed.terms import PROTOCOL, Terms, roster_digest
 from parties.alarms import ends_within
 from parties.party.consent.answers import answers
+from parties.party.coordinating import answer, ends_behind, session_of
 from parties.party.desks import PartyDesks
 from parties.party.node import PartyNode
 from parties.party.session import PartySession, encode_output
@@ -27,7 +28,7 @@ from parties.wire.probe import probe_all
 from parties.wire.server import register
 from parties.wire.transport import caller
 
-_COORDINATORS = frozenset({"Propose", "Open", "Prepare", "Close", "Renew", "Store", "Keep"})
+_COORDINATORS = frozenset({"Propose", "Open", "Prepare", "Coordinate", "Close", "Renew", "Store", "Keep"})
 """Calls that only coordinators make; their messages are not read for anybody else."""
 
 
@@ -40,7 +41,7 @@ class PartyService(party_pb2_grpc.PartyServicer):
     def register(self, server: grpc.Server, desks: PartyDesks) -> None:
         """Answer clients' calls at this server."""
         control = ("Describe", "Sessions", "End", "Renew")
-        kinds = {"Result": desks.results, **dict.fromkeys(control, desks.control)}
+        kinds = {"Result": desks.results, "Coordinate": desks.sessions, **dict.fromkeys(control, desks.control)}
         service = party_pb2.DESCRIPTOR.services_by_name["Party"]
         seconds = self._node.config.deadlines.connect
         register(server, service, self, lambda name: kinds.get(name, desks.calls), self._admit, seconds)
@@ -200,6 +201,26 @@ class PartyService(party_pb2_grpc.PartyServicer):
                 for piece in pieces(encode_output(out.public)):
                     yield party_pb2.ResultPart(chunk=party_pb2.OutputChunk(wire=wire, data=piece))
         session.tell(run, client)
+
+    def Coordinate(
+        self, request: Iterator[party_pb2.CoordinatePart], context: grpc.ServicerContext
+    ) -> Iterator[party_pb2.CoordinateReply]:
+        """Answer, one after another, what `Prepare`, `Masks`, `SubmitWhole` and `Result` would be asked by a session's
+        coordinator."""
+        client, deadlines = caller(context), self._node.config.deadlines
+        with ends_within(context, deadlines.connect):
+            part = next(request, party_pb2.CoordinatePart())
+        session_id = session_of(part, client)
+        life = self._coordinated(session_id, context).life
+        with ends_behind(life, context, deadlines.connect):
+            yield from answer(self, part, context, deadlines.submit)
+            part.Clear()  # nothing of it is held while the caller thinks
+            for part in request:
+                self._admit("Coordinate", client)
+                if session_of(part, client) != session_id:
+                    raise PeerError("all parts of a call are about one session", peer=client)
+                yield from answer(self, part, context, deadlines.submit)
+                part.Clear()
 
     def Close(self, request: party_pb2.CloseRequest, context: grpc.ServicerContext) -> party_pb2.CloseReply:
         """End a session in good order; only for its coordinator."""

@@ -12,7 +12,7 @@ import hashlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,17 @@ class Callers(grpc.ServerInterceptor):
 
     Args:
         refuse: ends the call, by raising; it is given the call's context, the caller's name and what is wrong.
+        lasting: methods whose calls stand for several: the certificate is looked at again behind each message.
     """
 
     def __init__(
-        self, trust: Trust, refuse: Callable[[grpc.ServicerContext, str, str], None], clock: Clock = time.time
+        self,
+        trust: Trust,
+        refuse: Callable[[grpc.ServicerContext, str, str], None],
+        clock: Clock = time.time,
+        lasting: Collection[str] = (),
     ) -> None:
-        self._trust, self._refuse, self._clock = trust, refuse, clock
+        self._trust, self._refuse, self._clock, self._lasting = trust, refuse, clock, lasting
         self._known: OrderedDict[tuple[bytes, bytes, int], tuple[str, str | None, datetime]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -60,16 +65,23 @@ class Callers(grpc.ServerInterceptor):
             return None
         behaviour_of, make = _KINDS[handler.request_streaming, handler.response_streaming]
         behaviour = behaviour_of(handler)
+        lasts = handler_call_details.method in self._lasting
 
         @functools.wraps(behaviour)
         def guarded(request: Any, context: grpc.ServicerContext, *more: Any) -> Any:
             self.check(context)
-            return behaviour(request, context, *more)
+            return behaviour(self._checked(request, context) if lasts else request, context, *more)
 
         guarding: grpc.RpcMethodHandler[Any, Any] = make(
             guarded, handler.request_deserializer, handler.response_serializer
         )
         return guarding
+
+    def _checked(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        """Pass on a caller's messages as long as its certificate is accepted."""
+        for request in requests:
+            self.check(context)
+            yield request
 
     def check(self, context: grpc.ServicerContext) -> None:
         """Refuse the call if its certificate is not accepted."""

@@ -38,6 +38,8 @@ from parties.wire.transport import FRAME_BYTES, OVERHEAD, WIRE, answered_in_time
 CALLERS = 4
 """Callers that may take all of their share at once before others wait."""
 _STATUS = {2: grpc.StatusCode.INVALID_ARGUMENT, 4: grpc.StatusCode.PERMISSION_DENIED, 1: grpc.StatusCode.INTERNAL}
+LASTING = frozenset({"/mpc.v1.Party/Coordinate"})
+"""Methods whose calls stay open and stand for many: who calls is looked at again behind each message."""
 HEALTH_SHARE, HEALTH_SECONDS = 4, 10.0
 """Health checks of one caller that are answered at once, and what each may take to say what it asks."""
 _RPCS_A_THREAD = 16
@@ -86,6 +88,11 @@ class Desk:
                 self._taken[client] -= 1
                 if not self._taken[client]:
                     del self._taken[client]
+
+    def taken(self, client: str) -> int:
+        """Count the places that a caller has now."""
+        with self._lock:
+            return self._taken[client]
 
     def close(self) -> None:
         """Take no more calls; those that run go on."""
@@ -334,7 +341,7 @@ def serve(
     threads = sum(desk.threads for desk in desks)
     server = grpc.server(
         ThreadPoolExecutor(max_workers=64, thread_name_prefix="rpc"),
-        interceptors=[Callers(identity.trust, _refuse_caller)],
+        interceptors=[Callers(identity.trust, _refuse_caller, lasting=LASTING)],
         maximum_concurrent_rpcs=_RPCS_A_THREAD * threads,
         options=[
             ("grpc.max_receive_message_length", largest + OVERHEAD),

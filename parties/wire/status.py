@@ -46,12 +46,7 @@ def from_rpc(error: grpc.RpcError, name: str, address: str, identity: Identity |
         return error.known.again()
     code, detail = _ending(error)
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return DeadlineError(
-            f"{name} at {address} did not answer in time",
-            cause="it is busy or stopped, or the network between is; it says so itself if it waits for somebody else",
-            remedy="mpc doctor; deadlines are in the configs",
-            peer=name,
-        )
+        return late(name, address)
     if code == grpc.StatusCode.UNAVAILABLE:
         return diagnose(identity, name, address)
     if (sizes := _TOO_LARGE.search(detail)) is not None:
@@ -59,6 +54,16 @@ def from_rpc(error: grpc.RpcError, name: str, address: str, identity: Identity |
     if code == grpc.StatusCode.CANCELLED:
         return PeerError(f"the call to {name} was cancelled", peer=name)
     return _from_detail(detail, name)
+
+
+def late(name: str, address: str) -> DeadlineError:
+    """Make the error of a process that has not answered within the time that a caller gave it."""
+    return DeadlineError(
+        f"{name} at {address} did not answer in time",
+        cause="it is busy or stopped, or the network between is; it says so itself if it waits for somebody else",
+        remedy="mpc doctor; deadlines are in the configs",
+        peer=name,
+    )
 
 
 def _too_large(name: str, size: int, most: int) -> MpcError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import cast
 from weakref import WeakKeyDictionary
@@ -37,7 +37,7 @@ def refuse_development_ca(identity: Identity, address: str) -> None:
         )
 
 
-def connect(identity: Identity, name: str, address: str, seconds: float = 10.0) -> grpc.Channel:
+def connect(identity: Identity, name: str, address: str, seconds: float = 10.0) -> Verified:
     """Open a channel to the process that bears `name`; any other certificate fails before a call is made.
 
     seconds: that dialling may take; less where a call's own deadline is shorter.
@@ -83,13 +83,29 @@ def patience(seconds: float, context: grpc.ServicerContext | None = None) -> flo
 def _deadline(context: grpc.ServicerContext) -> float | None:
     """Return when a call has to be answered (monotonic seconds), some time before its caller gives up."""
     left = cast("float | None", context.time_remaining())  # None without a deadline, which gRPC's types leave out
-    return None if left is None else time.monotonic() + left - min(_RESERVE * left, _LONGEST_RESERVE)
+    return None if left is None else _before(left)
+
+
+def _before(left: float) -> float:
+    return time.monotonic() + left - min(_RESERVE * left, _LONGEST_RESERVE)
+
+
+def answered_in_time(context: grpc.ServicerContext) -> AbstractContextManager[None]:
+    """Let `patience` know, in this block, when the call has to be answered."""
+    return _answering(_deadline(context))
+
+
+def answered_within(seconds: float) -> AbstractContextManager[None]:
+    """Let `patience` know, in this block, for how long the caller waits for the answer to one of a call's messages.
+
+    seconds: as the caller says; 0 if it does not.
+    """
+    return _answering(_before(seconds) if seconds else None)
 
 
 @contextmanager
-def answered_in_time(context: grpc.ServicerContext) -> Iterator[None]:
-    """Let `patience` know, in this block, when the call has to be answered."""
-    token = _answer_by.set(_deadline(context))
+def _answering(by: float | None) -> Iterator[None]:
+    token = _answer_by.set(by)
     try:
         yield
     finally:

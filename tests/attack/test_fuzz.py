@@ -77,6 +77,7 @@ RPCS = {
     "/mpc.v1.Party/Submit": (party_pb2.SubmitPart, "requests"),
     "/mpc.v1.Party/SubmitWhole": (party_pb2.WholeInput, "unary"),
     "/mpc.v1.Party/Result": (party_pb2.ResultRequest, "replies"),
+    "/mpc.v1.Party/Coordinate": (party_pb2.CoordinatePart, "many"),
     "/mpc.v1.Party/Close": (party_pb2.CloseRequest, "unary"),
     "/mpc.v1.Party/Renew": (party_pb2.RenewRequest, "unary"),
     "/mpc.v1.Party/Sessions": (party_pb2.SessionsRequest, "replies"),
@@ -136,6 +137,8 @@ def call(cluster: InProcess, path: str, caller: str, requests: list[bytes]) -> M
             channel.unary_unary(path)(requests[0], timeout=SECONDS)
         elif kind == "replies":
             list(channel.unary_stream(path)(requests[0], timeout=SECONDS))
+        elif kind == "many":
+            list(channel.stream_stream(path)(iter(requests), timeout=SECONDS))
         elif kind == "requests":
             channel.stream_unary(path)(iter(requests), timeout=SECONDS)
         else:

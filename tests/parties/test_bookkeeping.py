@@ -25,6 +25,7 @@ from mpc.plan.plan import Plan
 from parties import Session
 from parties.agreed.manifest import Manifest
 from parties.client.channels import Parties, PartyClient
+from parties.client.conversation import Conversation
 from parties.client.running.entered import place_of
 from parties.client.running.handed import HandedOver
 from parties.party.ledger.burning import BurntAhead
@@ -85,27 +86,38 @@ def test_a_second_run_computes_no_cost_again_and_asks_each_party_once(
 ) -> None:
     """At the client, the parties and the provider, which are one process here."""
     counts: Counter[str] = Counter()
-    asked: list[str] = []
+    called: list[str] = []
+    asked: list[list[str]] = []
 
     def naming(method: str) -> None:
         plain = getattr(PartyClient, method)
 
         def named(party: PartyClient, call: Callable[[Any], Any], *rest: Any) -> Any:
-            asked.append(call(Names()))
+            called.append(call(Names()))
             return plain(party, call, *rest)
 
         monkeypatch.setattr(PartyClient, method, named)
 
+    def ask(conversation: Conversation[Any, Any], part: party_pb2.CoordinatePart, seconds: float) -> Any:
+        asked.append([field.name for field, _ in part.ListFields() if field.name != "seconds"])
+        return plain_ask(conversation, part, seconds)
+
     with Session(cluster.client(), compiled) as session:
+        plain_ask = Conversation.ask
+        monkeypatch.setattr(Conversation, "ask", ask)
+        for method in ("begin", "stream", "converse"):
+            naming(method)
         run(session)
+        assert called == ["Coordinate"] * 2, "the session's first run opens one call to each party"
         counting(monkeypatch, cost, "gate_cost", counts)
         counting(monkeypatch, cost, "schedule", counts)
         counting(monkeypatch, Plan, "_bind", counts)
-        naming("begin")
-        naming("stream")
+        called.clear()
+        asked.clear()
         run(session)
         assert counts == Counter()
-        assert asked == [name for name in ("Prepare", "Result", "SubmitWhole") for _ in (0, 1)], "and x^ waits for none"
+        assert called == [], "the calls of the first run are open"
+        assert asked == [each for each in (["prepare"], ["inputs", "result"]) for _ in (0, 1)]
         session.run(None, {"x": np.repeat(X, 2, axis=0)})
         assert counts["_bind"] and counts["schedule"], "another batch is bound and scheduled anew"
 

@@ -198,6 +198,7 @@ class InProcess:
         }
         self._middle_ports = ports[parties + 1 :]
         self.nodes: list[PartyNode] = []
+        self.desks: list[PartyDesks] = []
         self.ledgers: list[Ledger] = []
         self.middles: list[Middle] = []
         self.servers: dict[str, Server] = {}
@@ -250,6 +251,7 @@ class InProcess:
         service = self._services.get(index, PartyService)(node)
 
         desks = PartyDesks(config)
+        self.desks[index : index + 1] = [desks]
 
         def register(server: grpc.Server) -> None:
             service.register(server, desks)

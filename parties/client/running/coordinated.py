@@ -19,7 +19,8 @@ from mpc.plan.plan import Plan
 from parties.agreed.bindings import Binding, write_bindings
 from parties.agreed.keeps import Keep, write_keeps
 from parties.agreed.ticket import Ticket
-from parties.client.channels import Parties, Reply
+from parties.client.channels import Awaited, Parties, Reply
+from parties.client.running.conversing import Conversing
 from parties.client.running.participant import Participant, Progress
 from parties.client.running.pipeline import Pipeline
 from parties.client.running.roles import require_security
@@ -77,7 +78,8 @@ def prepare(
     batch: int,
     following: int,
     masked: Callable[[int], bool] = lambda _: False,
-) -> list[Reply[party_pb2.PrepareReply]]:
+    conversing: Conversing | None = None,
+) -> Sequence[Awaited[party_pb2.PrepareReply]]:
     """Have every party begin to prepare a run, without waiting.
 
     Args:
@@ -87,6 +89,7 @@ def prepare(
         masked: tells of a run's number whether the masks of this client's inputs are to come with the answers, since it
             enters them at once.  Of a run that is prepared ahead they are asked for when it is its turn: parties wait
             for the inputs from then on.
+        conversing: the open calls to ask in; without them each party is called.
     """
     request = party_pb2.PrepareRequest(
         session_id=session, run=number, batch=batch, following=following, masks=masked(number)
@@ -94,6 +97,8 @@ def prepare(
     seconds = parties.config.deadlines.setup
     if plan.is_checked:  # it is dealt whole before, and many times as much
         seconds = time_for(seconds, plan_cost(plan.at(number), batch).dealt)
+    if conversing is not None:
+        return conversing.prepare(request, seconds)
     return parties.start(lambda stub: stub.Prepare, request, seconds)
 
 
@@ -101,7 +106,7 @@ def prepare(
 class _Seen:
     """One party's answer to that, of which masks are looked at while other parties are still preparing."""
 
-    answer: Reply[party_pb2.PrepareReply]
+    answer: Awaited[party_pb2.PrepareReply]
     see: Callable[[party_pb2.MasksReply], None]
 
     def result(self) -> party_pb2.PrepareReply:
@@ -111,9 +116,11 @@ class _Seen:
         return found
 
 
-def _prepare_at_once(part: Participant, number: int, batch: int, following: int) -> list[_Seen]:
+def _prepare_at_once(
+    part: Participant, conversing: Conversing | None, number: int, batch: int, following: int
+) -> list[_Seen]:
     """Have every party begin to prepare a run of which this client enters its inputs as soon as it is prepared."""
-    answers = prepare(part.parties, part.plan, part.id, number, batch, following, part.masks)
+    answers = prepare(part.parties, part.plan, part.id, number, batch, following, part.masks, conversing)
     return [_Seen(answer, partial(part.see, number, batch)) for answer in answers]
 
 
@@ -148,10 +155,11 @@ class CoordinatedSession:
         self._called_off: list[Reply[party_pb2.EndReply]] = []
         self.terms = stock.terms if stock else propose(parties, plan, bindings=bindings, keeps=keeps, wait=wait)
         self.id = self.terms.session_id
-        self.part = Participant(parties, plan, self.terms, alone=True)
-        alone = not (plan.owners | plan.recipients) - {self.part.me}
+        alone = not (plan.owners | plan.recipients) - {parties.identity.name}
+        self._conversing = Conversing(parties, self.id) if alone else None
+        self.part = Participant(parties, plan, self.terms, alone=True, conversing=self._conversing)
         ahead = partial(prepare, parties, plan, self.id)
-        at_once = partial(_prepare_at_once, self.part)
+        at_once = partial(_prepare_at_once, self.part, self._conversing)
         self._pipeline = Pipeline(ahead, alone, stock.batches if stock else None, at_once)
         try:
             self._open()
@@ -216,12 +224,12 @@ class CoordinatedSession:
         started = clock()
         ask = partial(self.part.ask, batch=batch, on_progress=self.on_progress)
         waits = bool(self.plan.at(self._pipeline.begun + 1).entered)  # another begins at a party that is asked for it
-        prepared = self._pipeline.next(batch, following, *([ask] if waits else []))
+        early = waits and self._conversing is None
+        prepared = self._pipeline.next(batch, following, *([ask] if early else []))
         offline, number = clock() - started, self._pipeline.begun
-        if not waits:
-            ask(number)
         handed = [reply.masks for reply in prepared if reply.HasField("masks")]
-        self.part.enter(number, batch, values, handed if len(handed) == len(prepared) else None)
+        given = handed if len(handed) == len(prepared) else None
+        self.part.enter(number, batch, values, given, *([] if early else [partial(ask, number)]))
         if not any(reply.streams for reply in prepared) and self._is_room_beside(batch, (*following, *expected)):
             self._pipeline.entered(following, expected)
         received = self.part.receive(number)
@@ -327,8 +335,13 @@ class CoordinatedSession:
         self.open = False
         self.part.forget()
         self._pipeline.forget()
+        if self._conversing is not None:
+            self._conversing.finish()
         request = party_pb2.CloseRequest(session_id=self.id)
         try:
             self._parties.each(lambda stub: stub.Close, request, self._deadlines.connect)
         except (MpcError, RuntimeError):  # a party is gone, or this client's own threads are
             return
+        finally:
+            if self._conversing is not None:
+                self._conversing.forget()

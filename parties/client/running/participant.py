@@ -19,6 +19,7 @@ from mpc.errors import DeadlineError, SessionError
 from mpc.plan.plan import Plan
 from parties.agreed.terms import Terms
 from parties.client.channels import Parties
+from parties.client.running.conversing import Conversing
 from parties.client.running.handed import HandedOver
 from parties.client.running.receiving import Progress, Received, Receiver
 from parties.client.running.submitting import Submitter
@@ -38,16 +39,19 @@ class Participant:
         plan: not bound.
         terms: of a session that these parties have opened, for this plan.
         alone: no other process of this client enters anything in it, as none does beside its coordinator.
+        conversing: the coordinator's open calls, if it alone enters and receives something.
     """
 
-    def __init__(self, parties: Parties, plan: Plan, terms: Terms, alone: bool = False) -> None:
+    def __init__(
+        self, parties: Parties, plan: Plan, terms: Terms, alone: bool = False, conversing: Conversing | None = None
+    ) -> None:
         self.parties, self.plan, self.terms = parties, plan, terms
         self.me = parties.identity.name
         self.deadlines = parties.config.deadlines
         self.id = terms.session_id
         handed = HandedOver(parties, terms)
-        self.submitter = Submitter(parties, plan, self.id, self.me, handed, alone)
-        self.receiver = Receiver(parties, plan, self.id, self.me, handed)
+        self.submitter = Submitter(parties, plan, self.id, self.me, handed, alone, conversing)
+        self.receiver = Receiver(parties, plan, self.id, self.me, handed, conversing)
 
     def enter_weights(self, values: Mapping[str, np.ndarray]) -> None:
         """Mask and submit every weight that this client owns: see `Submitter.enter_weights`."""

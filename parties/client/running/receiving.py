@@ -20,6 +20,7 @@ from mpc.wires import Wire
 from parties.agreed import manifest
 from parties.agreed.manifest import Manifest
 from parties.client.channels import Awaited, Parties, gather
+from parties.client.running.conversing import Conversing
 from parties.client.running.handed import HandedOver
 from parties.pb import party_pb2
 
@@ -93,12 +94,21 @@ class Receiver:
         session: the session's id.
         me: the client's name, as the plan has it.
         handed: checks what the parties hand over.
+        conversing: the open calls in which results are waited for, if there are any.
     """
 
-    def __init__(self, parties: Parties, plan: Plan, session: bytes, me: str, handed: HandedOver) -> None:
+    def __init__(
+        self,
+        parties: Parties,
+        plan: Plan,
+        session: bytes,
+        me: str,
+        handed: HandedOver,
+        conversing: Conversing | None = None,
+    ) -> None:
         self.parties, self.plan, self.id, self.me = parties, plan, session, me
         self.deadlines = parties.config.deadlines
-        self._handed = handed
+        self._handed, self._conversing = handed, conversing
         checks = len(CHECK_SIZES) if plan.is_checked else 0
         steps = len(plan_schedule(plan.bind(1)).steps)
         self._rounds = steps * (1 + checks)  # at most: no step has two checks behind it
@@ -114,14 +124,24 @@ class Receiver:
         """Begin to wait for a run that is prepared, or, at its coordinator, is being prepared: parties idle then."""
         public = _Collected()
         patience = self.deadlines.submit + self.deadlines.setup + self._rounds * self.deadlines.step
-        answers = []
-        for party in self.parties.clients:
-            first = party is self.parties.clients[0]
-            request = party_pb2.ResultRequest(session_id=self.id, run=run, values=first)
-            replies = party.stream(lambda stub: stub.Result, request, patience)
-            progress, into = (on_progress, public) if first else (None, None)
+        answers: list[_Waiting] = []
+        for party, replies in zip(self.parties.clients, self._replies(run, patience), strict=True):
+            progress, into = (None, None) if answers else (on_progress, public)
             answers.append(_Waiting(partial(self._result, party.name, replies, run, batch, into, progress)))
         self._asked[run] = _Asked(public, answers)
+
+    def _replies(self, run: int, seconds: float) -> Sequence[Iterable[party_pb2.ResultPart]]:
+        """Ask every party for a run's result, and the first one for z^."""
+        if self._conversing is not None:
+            return self._conversing.results(run, seconds)
+        return [
+            party.stream(
+                lambda stub: stub.Result,
+                party_pb2.ResultRequest(session_id=self.id, run=run, values=not number),
+                seconds,
+            )
+            for number, party in enumerate(self.parties.clients)
+        ]
 
     def receive(self, run: int, batch: int | None = None, on_progress: Progress | None = None) -> Received:
         """Wait for a run's end, if it was not asked for before; unmask what this client is a recipient of.

@@ -16,7 +16,8 @@ from mpc.errors import MpcError
 from mpc.plan.plan import Plan
 from mpc.prg import Seed, expand_field
 from mpc.wires import Masking, Wire
-from parties.client.channels import Parties, PartyClient, Reply, gather
+from parties.client.channels import Awaited, Parties, PartyClient, Reply, gather
+from parties.client.running.conversing import Conversing
 from parties.client.running.handed import HandedOver
 from parties.pb import party_pb2
 from parties.wire.pieces import pieces, time_for
@@ -38,14 +39,22 @@ class Submitter:
         me: the client's name, as the plan has it.
         handed: checks what the parties hand over.
         alone: no other process of this client enters anything in this session.
+        conversing: the open calls in which runs' inputs are entered, if there are any.
     """
 
     def __init__(
-        self, parties: Parties, plan: Plan, session: bytes, me: str, handed: HandedOver, alone: bool = False
+        self,
+        parties: Parties,
+        plan: Plan,
+        session: bytes,
+        me: str,
+        handed: HandedOver,
+        alone: bool = False,
+        conversing: Conversing | None = None,
     ) -> None:
         self.parties, self.plan, self.id, self.me = parties, plan, session, me
         self.deadlines = parties.config.deadlines
-        self._handed, self._alone = handed, alone
+        self._handed, self._alone, self._conversing = handed, alone, conversing
 
     def enter_weights(self, values: Mapping[str, np.ndarray]) -> None:
         """Mask and submit every weight that this client owns, public ones as they are: int64 integers by wire."""
@@ -92,13 +101,17 @@ class Submitter:
             meanwhile()
             return
         seeds = self._seeds(bundle, [wire.name for wire in wires if wire.masking is not Masking.PUBLIC], handed)
-        underway: deque[list[Reply[party_pb2.SubmitReply]]] = deque()
+        conversing = None if bundle.entry.is_weights else self._conversing
+        underway: deque[Sequence[Awaited[object]]] = deque()
         for wire in wires:
             data = _mask(wire, values[wire.name], [] if wire.masking is Masking.PUBLIC else seeds[wire.name])
             if len(underway) == _UNDERWAY:
                 gather(underway.popleft())
             header = party_pb2.SubmitHeader(session_id=self.id, run=bundle.entry.number, wire=wire.name)
-            underway.append([_submit(party, header, data, self.deadlines.submit) for party in self.parties.clients])
+            if conversing is not None and conversing.fits(len(data)):
+                underway.append(conversing.enter(header, bytes(data), self.deadlines.submit))
+            else:
+                underway.append([_submit(party, header, data, self.deadlines.submit) for party in self.parties.clients])
         meanwhile()
         for replies in underway:
             gather(replies)
@@ -114,8 +127,10 @@ class Submitter:
         """
         if not wires:
             return {}
-        asked: Sequence[Reply[party_pb2.MasksReply]] = ()
-        if handed is None:
+        asked: Sequence[Awaited[party_pb2.MasksReply]] = ()
+        if handed is None and self._conversing is not None and not bundle.entry.is_weights:
+            asked = self._conversing.masks(bundle.entry.number, self.deadlines.setup)
+        elif handed is None:
             request = party_pb2.MasksRequest(session_id=self.id, run=bundle.entry.number)
             asked = self.parties.start(lambda stub: stub.Masks, request, self.deadlines.setup)
         refusal = self._claim(bundle.entry)  # on the disk while masks are on their way, and before x^ leaves
