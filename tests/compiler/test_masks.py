@@ -224,7 +224,7 @@ def test_scores_that_a_secret_hides_have_no_share_or_a_note_says_so(form: str, t
     for reach in (8.0, 3000.0, 4990.0, 12000.0):
         compiled = compile_model(behind_a_secret(tmp_path, form, -1e9), {"x": (-reach, reach)})
         noted = any("bounds do not show" in note for note in compiled.notes)
-        assert noted == (reach > (9000 if form == "otherwise" else 4000))
+        assert noted == (reach > (9000 if form in ("otherwise", "replaced") else 4000))
         x = np.random.default_rng(2).uniform(-reach, reach, X.shape).astype(np.float32)
         x[..., 0] = -reach * 0.9  # one is hidden, and one is not, of each row
         x[..., 1] = reach * 0.9
@@ -283,6 +283,36 @@ def test_a_row_that_constants_hide_whole_is_told_if_its_shares_are_others(
     assert any("all scores of a row" in note for note in compile_model(path, {"x": RANGE}).notes) == told
     if not told:
         assert_agrees(path, {"x": X}, {"x": RANGE}, tolerance=1e-3)
+
+
+CHAINS = {  # which of two masks hide a score: one is public, others are told by x
+    "two secrets": ("low", "high"), "public first": ("later", "low"), "secret first": ("low", "later"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("far", [LEAST, -np.inf, -1e9, -1e4])
+@pytest.mark.parametrize("chain", CHAINS)
+def test_masks_may_be_filled_in_one_after_the_other(chain: str, far: float, tmp_path: Path) -> None:
+    """As masked_fill does twice; where all of a row is hidden by one number its shares are equal."""
+    first, second = CHAINS[chain]
+    nodes = [node("Less", ["x", "a"], ["low"]), node("Greater", ["x", "b"], ["high"])]
+    nodes += [node("Where", [first, "far", "x"], ["t"], "first"), node("Where", [second, "far", "t"], ["s"], "second")]
+    nodes.append(node("Softmax", ["s"], ["y"], axis=-1))
+    constants = {"a": np.float32(-3), "b": np.float32(3), "far": np.float32(far), "later": LATER[:, :ROWS]}
+    x = X[:, 0, :, :ROWS].copy()
+    x[0, 0] = -5.0  # a row that is hidden whole
+    x[:, :, 0] = 1.0 if far == -np.inf else x[:, :, 0]
+    path = save_model(tmp_path, nodes, constants, ("batch", ROWS, ROWS))
+    compiled = assert_agrees(path, {"x": x}, {"x": RANGE}, tolerance=1e-4)
+    assert not any("bounds do not show" in note for note in compiled.notes)
+
+
+def test_a_score_in_the_place_of_what_a_mask_hides_is_there(tmp_path: Path) -> None:
+    nodes = [node("Less", ["x", "zero"], ["low"]), node("Where", ["later", "far", "x"], ["t"], "hidden")]
+    nodes += [node("Where", ["low", "zero", "t"], ["s"], "put back"), node("Softmax", ["s"], ["y"], axis=-1)]
+    constants = {"zero": np.float32(0), "far": np.float32(-1e4), "later": LATER[:, :ROWS]}
+    path = save_model(tmp_path, nodes, constants, ("batch", ROWS, ROWS))
+    assert_agrees(path, {"x": X[:, 0, :, :ROWS]}, {"x": RANGE}, tolerance=1e-3)
 
 
 def test_masks_of_too_many_numbers_are_told(tmp_path: Path) -> None:

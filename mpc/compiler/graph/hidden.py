@@ -22,10 +22,12 @@ class Cut:
     Args:
         limit: how far apart scores may be, masks included, before some make up for what was lost.
         least: the least number that the model has.
+        replaces: whether they stand in the place of scores, and are not added to them.
     """
 
     limit: float
     least: float
+    replaces: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,8 @@ from mpc.compiler.operators.sizes import Joined, Rows
 Settings = dict[str, Any]
 """A node's attributes as Python values.  Tensors and subgraphs are as the model has them: see `array`, `body`."""
 _TO_SCORES = ("Add", "Cast", "Expand", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+LEAST_MASK = -1e3
+"""No model learns to add so little, or puts so little in the place of a score; a mask does."""
 _MOST_SCALED = 64.0
 """Minus infinity, as a softmax knows it, stays that if it is divided by so much."""
 
@@ -226,11 +228,13 @@ class Context(Emitter, ABC):
         return name not in self.revealed and all(reader.op_type in operators for reader in self.readers.get(name, []))
 
     def only_scores(self, name: str) -> bool:
-        """Is a value read by softmaxes only, on its way added to others, moved or divided by a small number?"""
+        """Is a value read by softmaxes only, on its way added to others, moved, masked or divided by a small number?"""
         readers = self.readers.get(name, [])
-        return bool(readers) and name not in self.revealed and all(map(self._leads_to_softmax, readers))
+        if not readers or name in self.revealed:
+            return False
+        return all(self._leads_to_softmax(reader, name) for reader in readers)
 
-    def _leads_to_softmax(self, reader: ModelNode) -> bool:
+    def _leads_to_softmax(self, reader: ModelNode, name: str) -> bool:
         if reader.op_type == "Softmax":
             return True
         if reader.op_type in ("Mul", "Div"):
@@ -238,9 +242,20 @@ class Context(Emitter, ABC):
             factors = [float(value.flat[0]) for value in known if value is not None and value.size == 1]
             if not factors or not 1 / _MOST_SCALED <= factors[0] <= _MOST_SCALED:
                 return False
+        elif reader.op_type == "Where":
+            if not self._masks(reader, name):
+                return False
         elif reader.op_type not in _TO_SCORES:
             return False
         return self.only_scores(reader.output[0])
+
+    def _masks(self, chooser: ModelNode, name: str) -> bool:
+        """Does a Where put masks, and nothing that is a score, in the place of a value, or is it public where?"""
+        condition, *branches = chooser.input
+        if name == condition or self.known(condition) is not None:
+            return name != condition
+        others = [self.known(branch) for branch in branches if branch != name]
+        return len(others) == 1 and others[0] is not None and bool((others[0] <= LEAST_MASK).all())
 
     def unused(self, node: ModelNode, position: int) -> bool:
         """Does nobody read this output of a node?"""

@@ -160,7 +160,7 @@ def logical_or(state: Context, node: ModelNode, settings: Settings) -> None:
 
 @handles("Where")
 def where(state: Context, node: ModelNode, settings: Settings) -> None:
-    """Compute y + condition (x - y)"""
+    """Compute y + condition (x - y), with the constant as y if one of both is: so it is no wider than both."""
     condition, x, y = node.input[:3]
     out = node.output[0]
     if state.is_constant(condition):
@@ -180,14 +180,20 @@ def where(state: Context, node: ModelNode, settings: Settings) -> None:
         state.alias(out, y)  # which is x there
         return
     x, y = (_masked(state, name, out) if state.is_constant(name) else name for name in (x, y))
-    apart = difference(state, x, y)
-    state.sum((state.multiply(apart, state.value(condition)), state.value(y)), (1.0, 1.0), out)
+    chosen = state.value(condition)
+    if state.is_constant(x) and not state.below:  # else what constants hide of y would not be found
+        x, y, chosen = y, x, negation(state, chosen)
+    found = state.multiply(difference(state, x, y), chosen)
+    if state.is_constant(y):
+        state.scale(found, 1.0, state.numbers(y, "a branch"), out)
+    else:
+        state.sum((found, state.value(y)), (1.0, 1.0), out)
 
 
 def _masked(state: Context, name: str, out: str) -> str:
     """A constant branch under a name of its own; see `cut_off`."""
     masked = state.fresh()
-    [state.constants[masked]] = cut_off(state, [state.numbers(name, "a branch")], out)
+    [state.constants[masked]] = cut_off(state, [state.numbers(name, "a branch")], out, replaces=True)
     return masked
 
 

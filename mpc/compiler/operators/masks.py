@@ -6,7 +6,7 @@ there takes part in nothing: no maximum, power or share is computed of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -14,15 +14,13 @@ from mpc.compiler.graph.attributes import Constant, Sum, Take, Transpose, Weight
 from mpc.compiler.graph.graph import MOVES, Node, static
 from mpc.compiler.graph.hidden import ABSORBING, Cut, Hidden
 from mpc.compiler.operators.boundless import BOUNDLESS
-from mpc.compiler.operators.context import Context
+from mpc.compiler.operators.context import LEAST_MASK, Context
 from mpc.wires import BATCH
 
 MASKED = -1e4
 """Stand for minus infinity in scores that only a softmax reads."""
 LEAST = 10 * MASKED
 """No number of a mask that a secret decides is less; so that order stays, some are less than `MASKED`."""
-_LEAST_MASK = -1e3
-"""No model learns to add so little; a mask does."""
 _LEAST_FACTOR = -1e6
 """No score is multiplied with so little; a mask is."""
 _DEEPEST = 12
@@ -42,7 +40,9 @@ def _cut_off(values: np.ndarray) -> np.ndarray:
     return np.where(values <= -BOUNDLESS, -np.inf, np.minimum(values - MASKED, 0.0))
 
 
-def cut_off(state: Context, arrays: Sequence[np.ndarray], out: str, zero: bool = True) -> list[np.ndarray]:
+def cut_off(
+    state: Context, arrays: Sequence[np.ndarray], out: str, zero: bool = True, replaces: bool = False
+) -> list[np.ndarray]:
     """Return constants of masks that a secret chooses, or multiplies, brought closer to zero if one is below `MASKED`.
 
     Their order stays, and so do differences up to `-MASKED`; larger ones become that.
@@ -51,6 +51,7 @@ def cut_off(state: Context, arrays: Sequence[np.ndarray], out: str, zero: bool =
         out: the value that holds them.  If softmaxes alone read it, `Context.cut` has it, so that notes say where
             scores may make up for what is lost; else constants stay as they are.
         zero: whether scores may stand beside them that no mask hides.
+        replaces: whether they stand in the place of scores, and are not added to them.
     """
     if not any((each < MASKED).any() for each in arrays) or not state.only_scores(out):
         return [*arrays]
@@ -65,7 +66,7 @@ def cut_off(state: Context, arrays: Sequence[np.ndarray], out: str, zero: bool =
         )
     found = [np.where(each < 0, closer[np.searchsorted(-levels, -np.minimum(each, 0.0))], each) for each in arrays]
     ends = [end for each in found for end in (each.min(), each.max())] + [0.0] * zero
-    state.cut[out] = Cut(max(ends) - min(ends) - MASKED, float(levels[-1]))
+    state.cut[out] = Cut(max(ends) - min(ends) - MASKED, float(levels[-1]), replaces)
     return found
 
 
@@ -102,35 +103,49 @@ def cut_of(state: Context, x: str) -> float | None:
     """
     if not state.cut:
         return None
-    writers, limits, added = {node.writes: node for node in state.nodes}, [], []
-    seen, left = set(), [(x, 1.0, False)]
-    while left:
-        name, factor, beside = left.pop()
-        seen.add(name)
-        if (cut := state.cut.get(name)) is not None:
-            limits.append(factor * cut.limit)
-            added += [cut.least] * beside
-        node = writers.get(name)
-        if node is None or node.op not in ("scale", "sum", *MOVES):
-            continue
-        if node.op == "scale":
-            weighted = node.of(Weighted)
-            factor *= abs(float(weighted.weight.flat[0])) if weighted.weight.size == 1 else 1.0
-            beside = beside or (weighted.bias is not None and np.ptp(weighted.bias) > 0)
-        beside = beside or (node.op == "sum" and len(node.reads) > 1 and cut is None)  # else it replaces scores
-        left += [(read, factor, beside) for read in node.reads if read not in seen]
+    found = [*_cuts(state, x)]
+    added = [cut.least for cut, _, beside in found if beside]
     if min(added, default=0.0) < ABSORBING:
         state.note(
             f"a secret may hide all scores of a row by {min(added):.3g}, those of a padded query say: here its shares "
             "follow the scores, where a model that is run in float32 loses them beside such a number and gives equal "
             "shares, or none: do not use such rows, or put one number in place of all hidden scores"
         )
-    elif len(added) > 1:
+    elif len(added) > 1 or len({cut.least for cut, _, _ in found}) > 1:
         state.note(
-            f"masks that secrets decide are added to each other, and numbers below {MASKED:.0f} are brought closer to "
-            "zero: if they hide all scores of a row, its shares may be others than the model's"
+            f"masks that secrets decide are added to each other, or replace each other, and numbers below {MASKED:.0f} "
+            "are brought closer to zero: if they hide all scores of a row, its shares may be others than the model's"
         )
-    return min(limits, default=None)
+    return min((factor * cut.limit for cut, factor, _ in found), default=None)
+
+
+def _cuts(state: Context, x: str) -> Iterator[tuple[Cut, float, bool]]:
+    """Yield masks that secrets decide and that scores hold, what they are multiplied with behind it, and whether
+    they are added to scores, or scores to them.
+    """
+    writers, seen, left = {node.writes: node for node in state.nodes}, set[str](), [(x, 1.0, False)]
+    while left:
+        name, factor, beside = left.pop()
+        seen.add(name)
+        if (cut := state.cut.get(name)) is not None:
+            yield cut, factor, beside
+        node = writers.get(name)
+        if node is None or node.op not in ("scale", "sum", "multiply", *MOVES):
+            continue
+        if node.op == "scale":
+            weighted = node.of(Weighted)
+            factor *= abs(float(weighted.weight.flat[0])) if weighted.weight.size == 1 else 1.0
+            beside = beside or _adds(weighted)
+        beside = beside or (node.op == "sum" and len(node.reads) > 1 and cut is None)  # else it replaces scores
+        left += [(read, factor, beside) for read in node.reads if read not in seen]
+
+
+def _adds(weighted: Weighted) -> bool:
+    """Does a scaling add different numbers to what it leaves?  Where it multiplies with zero, it puts them in place."""
+    if weighted.bias is None:
+        return False
+    weight, bias = np.broadcast_arrays(weighted.weight, weighted.bias)
+    return len(np.unique(bias[weight != 0])) > 1
 
 
 def add_mask(state: Context, x: str, values: np.ndarray) -> str:
@@ -145,7 +160,9 @@ def hidden_of(state: Context, x: str) -> tuple[str, Hidden] | None:
     """Return what a softmax over the last axis of x does not have to look at, and what to compute it of; else None."""
     shape = state.shapes[x]
     writers = {node.writes: node for node in state.nodes}
-    added, held = (_added(state, writers, x, _DEEPEST, below) for below in (state.below, {}))
+    finite = state.cut and any(cut.replaces and np.isfinite(cut.least) for cut, _, _ in _cuts(state, x))
+    lost: Below = {} if finite else state.below  # secrets may hide the rest of a row: then all of it has equal shares
+    added, held = (_added(state, writers, x, _DEEPEST, each) for each in (lost, {}))
     if added is None or not state.skips:
         return None
     added = np.broadcast_to(added, static(shape))
@@ -178,7 +195,7 @@ def _below(added: np.ndarray, held: np.ndarray | float) -> np.ndarray:
 
 def _hidden(added: np.ndarray) -> np.ndarray:
     """Which places constants hide.  A number that is added to a whole row hides nothing of it; infinities do."""
-    where = added <= _LEAST_MASK
+    where = added <= LEAST_MASK
     whole = where.all(axis=-1, keepdims=True)
     return np.where(whole, added == -np.inf, where)
 
