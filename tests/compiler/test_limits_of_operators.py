@@ -97,3 +97,16 @@ def test_a_table_of_six_thousand_rows(tmp_path: Path) -> None:
     data = {"x": np.array([[0], [5999], [4097]])}
     [found] = encrypted(compile_model(path, {"x": (0.0, 5999.0)}), data)
     np.testing.assert_allclose(found, plaintext(path, data)[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("exponents", [[2.0, 0.5, 2.0, -1.3], [[3.0, 1.0, -0.5, 0.25]]])
+def test_a_power_of_its_own_for_each_column(exponents: list[float], tmp_path: Path) -> None:
+    e = np.array(exponents, np.float32)
+    path = save_model(tmp_path, [node("Pow", ["x", "e"], ["y"])], {"e": e}, ("batch", 4))
+    assert_agrees(path, {"x": RNG.uniform(0.25, 2, (5, 4)).astype(np.float32)}, (0.25, 2.0), 1e-3)
+
+
+def test_an_imputer_of_infinities_leaves_what_has_none(tmp_path: Path) -> None:
+    impute = node("Imputer", ["x"], ["y"], domain="ai.onnx.ml", imputed_value_floats=[7.0], replaced_value_float=np.inf)
+    path = save_model(tmp_path, [impute], {}, ("batch", 4))
+    assert_agrees(path, {"x": RNG.uniform(-2, 2, (5, 4)).astype(np.float32)}, RANGE, 1e-5)

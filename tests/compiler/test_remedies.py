@@ -326,17 +326,19 @@ CASES: dict[str, Case] = {
     "an infinite weight": Case(made(ADD, c=np.float32(-np.inf)), "-1e4", made(ADD, c=np.float32(-1e4))),
     "a constant beyond all scales": Case(made(ADD, c=np.float32(3e38)), "nearer to zero", made(ADD, c=np.float32(1e4))),
     "exponents that differ": Case(
-        made(node("Pow", ["x", "e"], ["y"]), e=np.array([2, 2, 3, 3], np.float32)),
+        made(node("Pow", ["x", "e"], ["y"]), e=np.array([[[2], [3]]], np.float32), shape=("batch", 2, 4)),
         "Split",
         made(
             node("Split", ["x", "s"], ["a", "b"], axis=1),
             node("Pow", ["a", "two"], ["c"], "first"),
             node("Pow", ["b", "three"], ["d"], "second"),
             node("Concat", ["c", "d"], ["y"], axis=1),
-            s=[2, 2],
+            s=[1, 1],
             two=np.float32(2),
             three=np.float32(3),
+            shape=("batch", 2, 4),
         ),
+        np.stack([DATA, DATA[::-1]], 1),
     ),
     "a long power": Case(
         made(node("Pow", ["x", "e"], ["y"]), e=np.float32(17)),

@@ -211,7 +211,7 @@ RARELY = {
 }
 
 REFUSED = {
-    "powers of each column": (Case(PowerTransformer, IRIS), "Pow", "exponents"),
+    "powers of either sign": (Case(PowerTransformer, IRIS), "Pow", "defined above 0 only"),
     "quantiles": (
         Case(lambda: QuantileTransformer(n_quantiles=10), IRIS),
         "IsNaN",

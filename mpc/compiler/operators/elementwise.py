@@ -244,17 +244,32 @@ def power(state: Context, node: ModelNode, settings: Settings) -> None:
         return
     exponents = state.numbers(node.input[1], "the exponent")
     exponent, x = float(exponents.flat[0]), state.value(node.input[0])
-    if (exponents != exponent).any():
-        raise state.origin.refuse(
-            "exponents that differ from element to element",
-            remedy="Split the value, raise each part with its own Pow, and join the parts with Concat",
-        )
     shape = state.joint(x, state.stored(np.zeros(exponents.shape), exponents.shape)) if exponents.size > 1 else None
     if shape is not None:
         x = state.expand(x, shape)
+    if (exponents != exponent).any():
+        _powers(state, x, exponents, node.output[0])
+        return
     _power(state, x, exponent, node.output[0])
     if exponent == 2.0:
         state.facts[node.output[0]] = Square(x)
+
+
+def _powers(state: Context, x: str, exponents: np.ndarray, out: str) -> None:
+    """Raise each column to a power of its own; those of one power together."""
+    columns = exponents.reshape(-1)
+    if exponents.shape[-1] != columns.size:
+        raise state.origin.refuse(
+            "exponents that differ from row to row",
+            remedy="Split the value, raise each part with its own Pow, and join the parts with Concat",
+        )
+    parts, order, axis = list[str](), list[int](), len(state.shapes[x]) - 1
+    for exponent in dict.fromkeys(columns.tolist()):
+        alike = np.flatnonzero(columns == exponent).tolist()
+        part, order = state.fresh(), [*order, *alike]
+        _power(state, state.take(x, axis, alike), exponent, part)
+        parts.append(part)
+    state.take(state.concat(parts, axis), axis, np.argsort(order).tolist(), out)
 
 
 def _power(state: Context, x: str, exponent: float, out: str) -> None:

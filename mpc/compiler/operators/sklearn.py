@@ -92,7 +92,9 @@ def imputer(state: Context, node: ModelNode, settings: Settings) -> None:
     if np.isnan(replaced):
         _fill(state, x, imputed, out)
         return
-    state.require_finite(np.array(replaced))
+    if np.isinf(replaced):  # no value is
+        state.alias(out, x)
+        return
     apart = state.scale(x, 1.0, -replaced)
     levels = (0.0, 1.0) if apart in state.integral else (-HALF_STEP, HALF_STEP)
     missing = between(state, apart, levels)
