@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import io
-import os
 import signal
 import sys
 import threading
@@ -21,7 +20,7 @@ import click
 import mpc
 from mpc.errors import MpcError, MpcWarning, UsageError
 from mpc.text import shown
-from parties.cli.display import Display
+from parties.cli.display import Display, silence
 from parties.process.heap import loading
 from parties.process.private_memory import keep_private
 
@@ -160,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.UsageError(shown(error.format_message(), keep="\n"), getattr(error, "ctx", None)).show()
         sys.exit(error.exit_code)
     except BrokenPipeError:  # whoever read it has enough: mpc logs | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence()
         sys.exit(0)
     except Exception as error:
         if display.verbose:

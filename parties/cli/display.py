@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -113,6 +114,11 @@ def saying(display: Display) -> Iterator[list[str]]:
         warnings.simplefilter("always", MpcWarning)
         warnings.showwarning = show
         yield notes
+
+
+def silence() -> None:
+    """Have nothing more printed on stdout, which nobody reads any more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Stages:

@@ -15,7 +15,7 @@ import numpy as np
 from mpc.compiler.onnx.load import Loaded, load_model
 from mpc.compiler.onnx.signature import input_types
 from mpc.errors import IntegrityError, MpcError, PeerError, UsageError
-from parties.cli.display import Display, saying, seconds, size
+from parties.cli.display import Display, saying, seconds, silence, size
 from parties.cli.inputs import load_inputs
 from parties.cli.options import (
     CLUSTER,
@@ -275,7 +275,11 @@ class Tally:
             self.dealt_bytes += last.dealt_bytes
         self.bar(done, steps)
         if self._tell is not None:
-            self.tell(self._tell)
+            try:
+                self.tell(self._tell)
+            except (BrokenPipeError, SystemExit):  # nobody reads any more: the training is none the worse for it
+                self._tell = None
+                silence()
 
     def tell(self, tell: Callable[[str], None]) -> None:
         """Print the losses that were told since this was called last."""

@@ -16,6 +16,7 @@ import pytest
 
 from mpc.plan.parse import parse_plan
 from parties import Cluster, PeerError, Session
+from parties.cli.display import Display
 from parties.config.load import dump_toml
 from tests.support.parties import InProcess
 from tests.support.parties_commands import ROOT, mpc_here
@@ -141,6 +142,24 @@ def test_losses_are_told_as_they_come_and_where_a_training_ends_early(town: Town
     told = [line for line in as_json.stdout.splitlines() if line.startswith(("loss", "{"))]
     assert len(told) == 1 and [*json.loads(told[0])] == ["version", "error"]
     assert [line.split()[-1] for line in as_json.stderr.splitlines() if line.startswith("note: loss ")] == ["1", "2"]
+
+
+def test_a_training_goes_on_where_nobody_reads_its_losses_any_more(town: Town) -> None:
+    """As in mpc train | head -1: the weights are what a training is for."""
+    closed, silenced, result = list[str](), list[bool](), Display.result
+
+    def refuse(self: Display, text: str) -> None:
+        if text.startswith("loss          ") and not silenced:
+            closed.append(text)
+            raise BrokenPipeError
+        result(self, text)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Display, "result", refuse)
+        patch.setattr("parties.cli.train.silence", lambda: silenced.append(True))
+        done = town.mpc("lab", "train", "model.onnx", *OWN, *TRAIN, "--release", "loss=1", "--keep", "unread")
+    assert done.returncode == 0, done.stderr
+    assert (len(closed), silenced) == (1, [True]) and "kept as       lab/unread, version 1" in done.stdout
 
 
 def test_owners_grant_a_training_from_its_list_and_it_goes_on_after_a_crash(town: Town) -> None:
