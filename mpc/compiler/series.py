@@ -14,9 +14,9 @@ from functools import cache, cached_property, wraps
 from typing import TypeVar, cast
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from mpc.compiler.functions import FUNCTIONS, Parameters
+from mpc.compiler.threads import on_one_thread
 
 
 @dataclass(frozen=True)
@@ -74,17 +74,12 @@ _PERIODS = (1.2, 1.4, 1.7)
 Fit = TypeVar("Fit", bound=Callable[..., Series])
 
 
-@cache
-def _threads() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
 def _on_one_thread(fit: Fit) -> Fit:
     """Have matrix products take one thread meanwhile: hundreds of tiny ones would wait for one another."""
 
     @wraps(fit)
     def alone(*given: object, **named: object) -> Series:
-        with _threads().limit(limits=1, user_api="blas"):
+        with on_one_thread():
             return fit(*given, **named)
 
     return cast(Fit, alone)

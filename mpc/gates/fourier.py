@@ -57,6 +57,8 @@ from mpc.wires import MAX_BITS, Frozen, Masking, Wires
 _LOOKS = ("over_", "under_")
 _AT_ONCE = 1 << 13
 """Elements of which numpy computes a series in the clear at one time: their words stay in a core's cache."""
+_COMPILED_FROM, _COMPILED_AT_ONCE = 1 << 20, 1 << 16
+"""Elements times terms from which on compiled loops are worth loading, and elements that they take at one time."""
 Coefficient = Annotated[int, Field(gt=-(1 << 31), lt=1 << 31)]
 Level = Annotated[int, Field(gt=-(1 << 58), lt=1 << 58)]
 
@@ -190,9 +192,11 @@ class Fourier(Gate):
     def reference(self, run: ClearReading) -> None:
         x, coin, shape = run.value(self.x).reshape(-1), run.coin(self.x).reshape(-1), run.shape(self.out)
         z = np.empty(x.shape, dtype=np.int64)
-        for start in range(0, x.size, _AT_ONCE):
-            part = slice(start, start + _AT_ONCE)
-            z[part] = self._series(x[part], coin[part])
+        compiled = x.size * self.terms >= _COMPILED_FROM
+        series, at_once = (self._compiled, _COMPILED_AT_ONCE) if compiled else (self._series, _AT_ONCE)
+        for start in range(0, x.size, at_once):
+            part = slice(start, start + at_once)
+            z[part] = series(x[part], coin[part])
         if self.clamp is not None:
             bits = run.wire(self.x).bits + 2
             over, under = (
@@ -208,6 +212,16 @@ class Fourier(Gate):
         dealt = plain_waves.harmonics(truncation.moved(coin, -x), self.window, self.terms, drop)
         factors = plain_waves.turned_coefficients(coin, self.window, *self._coefficients(), self.fine, tables.sincos())
         return np.asarray(np.int64(self.constant) + (factors * dealt).sum(axis=0))
+
+    def _compiled(self, x: np.ndarray, coin: np.ndarray) -> np.ndarray:
+        """Return the same, by the loops of provider and parties."""
+        r, drop = truncation.moved(coin, -x), tables.UNIT_BITS - self.dealt_bits
+        waves, none = np.zeros((2 * self.terms, r.size), dtype=np.uint64), np.empty((0, r.size), dtype=np.uint64)
+        z, flips = np.full(r.shape, self.constant % fp.P, dtype=np.uint64), np.zeros(r.shape, dtype=np.uint8)
+        kernels.deal_waves(r, self.window, self.terms, drop, np.zeros_like(r), waves, none)
+        coefficients = (*self._coefficients(), self.fine, tables.sincos())
+        kernels.add_series(np.ascontiguousarray(coin), self.window, *coefficients, flips, waves, none, z)
+        return fp.to_signed(z)
 
     def deal(self, run: DealReading) -> None:
         if not self._is_unopened(run.wires):

@@ -5,6 +5,8 @@ Two machines that compile a model then get one plan, whose digest one operator a
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from mpc.compiler.series import Series
 
 SHAKEN = 2.0**-52
 """By so much, relatively, does the last bit of a function's value differ between two mathematical libraries."""
+ERROR_FUNCTION = FUNCTIONS["erf"]().value
 NAMES = ("sigmoid", "tanh", "gelu", "softplus", "erf", "exp_negative", "atan", "sigmoid_slope")
 
 
@@ -43,3 +46,9 @@ def test_the_last_bits_of_values_do_not_show_in_coefficients(name: str, weighted
         assert np.abs(one.cosines - other.cosines).max() < 2.0**-27 * largest
         assert np.abs(one.sines - other.sines).max() < 2.0**-27 * largest
         assert abs(one.constant - other.constant) <= 2.0 ** (np.frexp(largest)[1] - 27)  # of the last digit it has
+
+
+def test_an_error_function_of_many_numbers_is_that_of_each() -> None:
+    x = np.concatenate([np.linspace(-7, 7, 1 << 14), [0.0, 5.99, -6.0, 1e9, np.inf, -np.inf, np.nan]])
+    apart = ERROR_FUNCTION(x) - np.array([math.erf(each) for each in x.tolist()])
+    assert np.abs(apart[:-1]).max() < 2.0**-51 and np.isnan(apart[-1])

@@ -141,3 +141,12 @@ def test_arguments_stay_as_they_are() -> None:
     x, public = np.array([-5, 5]), np.array([0, P - 1], dtype=np.uint64)
     truncation.reference(x, public, 8, 2)
     assert x.tolist() == [-5, 5] and public.tolist() == [0, P - 1]
+
+
+@pytest.mark.parametrize("by", [0, 1, -1, 1 << 59, -(1 << 59), P - 1, 1 - P])
+def test_what_is_opened_moves_modulo_p(by: int) -> None:
+    public = np.array([0, 1, 2, P // 2, P - 2, P - 1], dtype=np.uint64)
+    expected = [(int(each) + by) % P for each in public]
+    assert truncation.moved(public, by).tolist() == expected
+    assert truncation.moved(public, np.full(public.shape, by)).tolist() == expected
+    assert truncation.moved(public[1], by) == expected[1]

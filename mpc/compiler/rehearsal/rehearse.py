@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from mpc.compiler.graph.evaluate import Decide, Reals, evaluate
+from mpc.compiler.graph.evaluate import DECISIONS, Decide, Reals, evaluate
 from mpc.compiler.graph.graph import MOVES, Graph, Node, Origin
 from mpc.compiler.rehearsal.bounds import Bounds
 from mpc.compiler.rehearsal.clear import Clear, computed, integers
@@ -33,6 +33,7 @@ from mpc.compiler.rehearsal.drawing import (
 )
 from mpc.compiler.rehearsal.jumps import Decisions, jumps
 from mpc.compiler.rehearsal.tally import Expected, Tally
+from mpc.compiler.threads import on_one_thread
 from mpc.gates.bilinear import Bilinear
 from mpc.plan.plan import Plan
 
@@ -80,9 +81,10 @@ class Rehearsal:
     ) -> None:
         def rehearse() -> tuple[dict[str, Expected], tuple[str, ...]]:
             bounds = Bounds(plan, origins)
-            expected = _rehearse(graph, plan, weights, wires, samples, bounds)
-            if proved:
-                _rehearse_corners(graph, plan, weights, bounds)
+            with on_one_thread():
+                expected = _rehearse(graph, plan, weights, wires, samples, bounds)
+                if proved:
+                    _rehearse_corners(graph, plan, weights, bounds)
             return expected, bounds.notes
 
         self._todo: Callable[[], tuple[dict[str, Expected], tuple[str, ...]]] | None = rehearse
@@ -138,7 +140,7 @@ def _rehearse(
     if not told:  # what runs hand on alone is nobody's to see
         return {}
     draws, decisions, rows = Draws(), Decisions(), _rows(plan)
-    several = have_several(graph.inputs)
+    several, decides = have_several(graph.inputs), any(node.op in DECISIONS for node in graph.nodes)
     tallies = [Tally(out, drawn=samples is None, several=several) for out in graph.outputs]
     rounded = [wires[name] for node in graph.nodes if node.op == "whole" for name in (node.reads[0], node.writes)]
 
@@ -156,15 +158,15 @@ def _rehearse(
             for tally, ours, theirs in compared(feeds, decisions, draws):
                 tally.take(ours, theirs, number)
         for number, feeds in enumerate(
-            drawn_runs(inputs, max(rows, RARITIES), draws, rare=True) if samples is None else ()
+            drawn_runs(inputs, RARITIES if rows <= _FEWEST_ROWS else rows, draws, rare=True) if samples is None else ()
         ):
             for tally, ours, theirs in compared(feeds, Decisions(), draws):
                 tally.take_rare(ours, theirs, number)
         few, others = int(np.clip(rows // _PART, EMPTIES, _MOST_EMPTY)), Draws("empty")
         for number, feeds in enumerate(empty_runs(inputs, few, others) if samples is None else ()):
-            exact = _outputs(graph, feeds)
+            exact = _outputs(graph, feeds) if decides else {}
             for tally, ours, theirs in compared(feeds, Decisions(), others):
-                tally.take_empty(ours, theirs, exact[tally.out.value], number)
+                tally.take_empty(ours, theirs, exact.get(tally.out.value, theirs), number)
         unsure = decisions.unsure()
         if unsure:
             named = {tally.out.value: tally for tally in tallies}
