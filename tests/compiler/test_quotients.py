@@ -117,6 +117,17 @@ def test_zero_over_a_little_is_about_zero(nodes: list[NodeProto], little: float,
     assert np.abs(off).max() < 1 / 16 and np.sqrt(np.square(off).mean()) < 2 * max(told.empty, told.smooth, 0.01)
 
 
+@pytest.mark.parametrize(("reach", "tolerance"), [(64.0, 5e-5), (1000.0, 5e-5), (1e4, 1e-3)])
+def test_a_large_value_over_itself_and_one_is_nearly_one(reach: float, tolerance: float, tmp_path: Path) -> None:
+    """The inverse of a million has no digits that a product with a million leaves: it was off by 0.4, and told 0.2."""
+    compiled = compile_model(
+        path := made(tmp_path, [*SQUARE, *MORE, node("Div", ["a", "more"], ["y"])], 1.0), (-reach, reach)
+    )
+    x = np.concatenate([spread(reach, 1e-3), spread(4.0, 1e-3)])
+    assert np.abs(clear(compiled, x) - plaintext(path, {"x": x})[0]).max() < tolerance
+    assert compiled.errors["y"] < tolerance
+
+
 @pytest.mark.parametrize("columns", [3, 4, 100])
 @pytest.mark.parametrize(("least", "most"), [(0.1, 10.0), (1e-3, 100.0)])
 def test_quotients_by_a_mean_keep_their_bounds(least: float, most: float, columns: int, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from mpc.compiler.lowering.emitted import Value
 from mpc.compiler.lowering.rules import constants
 
 _LITTLE = 1 / 64
-"""Take a constant for what keeps a divisor from 0 only up to this."""
+"""Take a constant for what keeps a divisor from 0 only up to this, or up to such a part of what x can be."""
 _DIGITS = 4
 """Bits that what is added has at least in what is inverted, where it is off by a unit: so is the quotient at 0, by one
 in 2^4 at most, and what is expected of it says it.  To multiply is no better there, and far worse of what is larger."""
@@ -33,7 +33,12 @@ def by_more(state: Lowering, node: Node) -> Value | None:
             continue
         more = state.graph.writers.get(inverse.reads[0])
         by = _added(more, name)
-        if more is None or by is None or not node.shape == more.shape == state.values[name].shape:
+        if (
+            more is None
+            or by is None
+            or not _is_little(state.values[name], by)
+            or not node.shape == more.shape == state.values[name].shape
+        ):
             continue
         if _has_digits(state.values[more.writes], by):
             taken = Weighted(weight=np.asarray(-by), bias=np.asarray(1.0))
@@ -42,14 +47,19 @@ def by_more(state: Lowering, node: Node) -> Value | None:
 
 
 def _added(more: Node | None, name: str) -> float | None:
-    """Return the little that is added to a value; None if it is something else."""
+    """Return what is added to a value; None if that is no positive constant."""
     if more is None or more.op != "scale" or more.reads != (name,):
         return None
     weight, bias = more.of(Weighted).weight, more.of(Weighted).bias
     if bias is None or bias.size != 1 or weight.size != 1 or weight.flat[0] != 1.0:
         return None
     by = float(bias.flat[0])
-    return by if 0 < by <= _LITTLE else None
+    return by if by > 0 else None
+
+
+def _is_little(x: Value, by: float) -> bool:
+    """Tell whether what is added keeps a divisor from 0, or x can be so much larger that digits of it are lost."""
+    return by <= max(_LITTLE, _LITTLE * x.reals[1])
 
 
 def _has_digits(divisor: Value, by: float) -> bool:
