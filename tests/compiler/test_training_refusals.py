@@ -231,6 +231,21 @@ def test_parameters_that_do_not_train_are_named_with_their_layer() -> None:
     assert note.startswith("'by' of 'scaled' (Mul) stay")
 
 
+@pytest.mark.parametrize(("operator", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_recurrent_layers_are_trained_behind_and_not_in_part(operator: str, gates: int) -> None:
+    """Of one step only a bias trained, and several were refused as layers that read one weight in two forms."""
+    layer = helper.make_node(operator, ["t", "w", "r", "b"], ["", "h"], name="layer", hidden_size=2)
+    nodes = [helper.make_node("Transpose", ["x"], ["t"], perm=[1, 0, 2]), layer]
+    nodes += [helper.make_node("Reshape", ["h", "rows"], ["s"]), matmul("s", "v", "z")]
+    weights = {"w": weight(1, 2 * gates, 5), "r": weight(1, 2 * gates, 2), "b": weight(1, 4 * gates), "v": weight(2, 3)}
+    weights["rows"] = np.array([-1, 2])
+    steps = {"weights": weights, "shape": ("batch", 3, 5), "loss": "mse"}
+    with pytest.raises(ModelError, match="weights of recurrent layers do not train") as caught:
+        trained(nodes, **steps)
+    assert "keep b, r, w as they are" in str(caught.value.remedy)
+    assert [state.name for state in trained(nodes, **steps, frozen=["w", "r", "b"]).plan.states] == ["v"]
+
+
 def test_of_weights_that_train_or_are_frozen_nothing_is_said() -> None:
     assert not left(compile_training(perceptron((6, 5, 3)), batch=4, ranges={"x": (0, 1)}))
     assert not left(compile_training(perceptron((6, 5, 3)), batch=4, ranges={"x": (0, 1)}, frozen=["w0", "b0"]))

@@ -15,6 +15,8 @@ from mpc.wires import BATCH
 _BATCH = "BatchNormalization"
 _GAINED = frozenset({"LayerNormalization", "InstanceNormalization", "GroupNormalization"})
 """Operators that scale by their gain and shift at their end, and nowhere else."""
+_RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+"""Operators whose steps share weights, and whose weights do not train."""
 
 
 @dataclass
@@ -134,7 +136,9 @@ class _Freeing:
 
     def add(self, node: Node) -> None:
         taken = node.attributes
-        if isinstance(taken, Affine | Filters):
+        if node.origin.operator in _RECURRENT:
+            self._keep(node)
+        elif isinstance(taken, Affine | Filters):
             self._product(node, taken)
         elif type(taken) is Weighted and self._is_gain(node):
             self._gained(node, taken)
@@ -142,6 +146,18 @@ class _Freeing:
             self._added(node, node.reads[0], self._name(node, -1, "bias"), np.asarray(taken.bias))
         else:
             self.nodes.append(node)
+
+    def _keep(self, node: Node) -> None:
+        """Leave the weights of a recurrent layer as they are, if the caller says so."""
+        names = {name for name in self.names.get(node.origin.node, ()) if name}
+        self.known |= names
+        if not names <= self.frozen:
+            raise node.origin.refuse(
+                "weights of recurrent layers do not train",
+                remedy=f"train what stands behind, and keep {', '.join(sorted(names))} as they are (--frozen NAME for "
+                "each, in Python frozen=[...])",
+            )
+        self.nodes.append(node)
 
     def _is_bias(self, node: Node, taken: Weighted) -> bool:
         """Does it add a constant to a layer?  What other operators add, a Clip say, is no weight."""
