@@ -34,7 +34,7 @@ from parties.agreed.objects import Manifest
 from parties.agreed.terms import Terms
 from parties.agreed.ticket import Ticket
 from parties.client.at_rest import bound, upload
-from parties.client.channels import PartyClient
+from parties.client.conversation import Conversation
 from parties.client.dataset import Dataset
 from parties.client.running.coordinated import CoordinatedSession
 from parties.client.selection import Selection
@@ -128,18 +128,19 @@ def test_a_run_that_nobody_enters_anything_into_begins_when_all_parties_have_pre
 ) -> None:
     """It begins at whoever is asked for its result: a party that prepares for longer would be waited for as a peer."""
     go, asked = threading.Event(), list[str]()
-    prepare, stream = PartySession.prepare, PartyClient.stream
+    prepare, ask = PartySession.prepare, Conversation.ask
 
     def held(session: PartySession, *rest: Any) -> Any:
         assert session is not kept.cluster.of(1, session.id) or go.wait(PATIENCE)
         return prepare(session, *rest)
 
-    def noted(party: PartyClient, *rest: Any) -> Any:
-        asked.append(party.name)
-        return stream(party, *rest)
+    def noted(conversation: Conversation[Any, Any], part: Any, seconds: float) -> Any:
+        if part.HasField("result"):
+            asked.append(conversation.party.name)
+        return ask(conversation, part, seconds)
 
     monkeypatch.setattr(PartySession, "prepare", held)
-    monkeypatch.setattr(PartyClient, "stream", noted)
+    monkeypatch.setattr(Conversation, "ask", noted)
     session = kept.open()
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(values, kept, session, [8])
