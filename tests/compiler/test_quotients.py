@@ -146,3 +146,52 @@ def test_quotients_by_a_mean_keep_their_bounds(least: float, most: float, column
     np.fill_diagonal(x, most)
     x[-1] = most
     assert_agrees(path, {"x": x}, {"x": (least, most)}, tolerance=3e-5 * columns)
+
+
+def normalised(x: str, out: str, norm: str = "ReduceL2") -> list[NodeProto]:
+    """Nodes of x over its norm, as PyTorch exports `normalize`: the norm is at least 1e-12, and repeated."""
+    names = [f"{out}.{name}" for name in ("norm", "least", "all")]
+    return [
+        node(norm, [x], [names[0]], axes=[-1], keepdims=1),
+        node("Clip", [names[0], "least"], [names[1]]),
+        node("Expand", [names[1], "shape"], [names[2]]),
+        node("Div", [x, names[2]], [out]),
+    ]
+
+
+LEAST = {"least": np.float32(1e-12), "shape": np.array([1, 4], dtype=np.int64)}
+
+
+@pytest.mark.parametrize(("norm", "p"), [("ReduceL2", 2), ("ReduceL1", 1)])
+def test_x_over_its_norm_is_one_operator(norm: str, p: int, tmp_path: Path) -> None:
+    spelt = save_model(tmp_path, normalised("x", "y", norm), LEAST)
+    x = np.random.default_rng(2).uniform(-3, 3, (ROWS, 4)).astype(np.float32)
+    compiled = assert_agrees(spelt, {"x": x}, {"x": (-3, 3)}, tolerance=1e-3)
+    alone = save_model(tmp_path, [node("LpNormalization", ["x"], ["y"], axis=-1, p=p)])
+    assert compiled.plan.digest == compile_model(alone, {"x": (-3, 3)}).plan.digest
+
+
+def test_rows_over_their_norms_have_products_of_one_at_most(tmp_path: Path) -> None:
+    """Attention by cosines: scores could reach 10^12, as one over a norm could."""
+    nodes = [
+        *normalised("x", "unit"),
+        node("MatMul", ["unit", "turned"], ["scores"]),
+        node("Softmax", ["scores"], ["y"], axis=-1),
+    ]
+    turned = np.random.default_rng(3).uniform(-50, 50, (4, 4)).astype(np.float32)
+    model = save_model(tmp_path, nodes, {**LEAST, "turned": turned})
+    x = np.random.default_rng(2).uniform(-3, 3, (ROWS, 4)).astype(np.float32)
+    assert_agrees(model, {"x": x}, {"x": (-3, 3)}, tolerance=2e-3)
+
+
+def test_a_softmax_over_one_element_is_one(tmp_path: Path) -> None:
+    nodes = [
+        node("Unsqueeze", ["x", "axis"], ["a"]),
+        node("Softmax", ["a"], ["b"], axis=-1),
+        node("Mul", ["a", "b"], ["c"]),
+        node("Squeeze", ["c", "axis"], ["y"]),
+    ]
+    model = save_model(tmp_path, nodes, {"axis": np.array([2], dtype=np.int64)})
+    x = np.random.default_rng(2).uniform(-3, 3, (ROWS, 4)).astype(np.float32)
+    compiled = assert_agrees(model, {"x": x}, {"x": (-3, 3)}, tolerance=1e-4)
+    assert any("over one element" in note for note in compiled.notes)

@@ -408,12 +408,6 @@ CASES: dict[str, Case] = {
         RNG.uniform(0.5, 2, (2, 600)).astype(np.float32),
         tolerance=0.05,
     ),
-    "a softmax over one": Case(
-        made(node("Softmax", ["x"], ["s"], axis=2), node("Add", ["x", "s"], ["y"]), shape=("batch", 4, 1)),
-        "always 1",
-        made(ADD, shape=("batch", 4, 1), c=ONE),
-        DATA[:, :, None],
-    ),
     # integers
     "a division of integers by what is entered": Case(
         made(node("Div", ["x", "x"], ["y"]), _element=TensorProto.INT64),

@@ -15,6 +15,8 @@ from mpc.compiler.graph.graph import Shape
 from mpc.compiler.operators.context import Context
 from mpc.compiler.operators.facts import Above, Mean, More, OnePlusExp, OverRoot, Root, Square
 
+LEAST_NORM = 2.0**-12
+"""Norms count as that if they are smaller: nothing is divided by zero."""
 _LITTLE = 1 / 64
 """Take a constant for what keeps a divisor from 0 only up to this."""
 

@@ -12,7 +12,7 @@ from mpc.compiler.graph.graph import HALF_STEP
 from mpc.compiler.operators import deviations
 from mpc.compiler.operators.boundless import BOUNDLESS, piecewise, within
 from mpc.compiler.operators.context import Context, ModelNode, Settings
-from mpc.compiler.operators.facts import Exp, Magnitude, OnePlusExp, Root, Square, Top, Unit
+from mpc.compiler.operators.facts import Exp, Length, Magnitude, OnePlusExp, Root, Square, Top, Unit
 from mpc.compiler.operators.masks import MASKED, cut_factor, hide
 from mpc.compiler.operators.registry import handles
 
@@ -207,6 +207,11 @@ def clip(state: Context, node: ModelNode, settings: Settings) -> None:
     if low is not None and high is not None and low > high:
         low = high
     clipped(state, x, low, high, out)
+    length = state.facts.get(x)
+    if isinstance(length, Length) and high is None and low is not None and low <= deviations.LEAST_NORM:
+        if state.splits and not state.told:  # a plan shows which it is, and parties see that
+            return
+        state.facts[out] = length
 
 
 def clipped(state: Context, x: str, low: float | None, high: float | None, out: str | None = None) -> str:

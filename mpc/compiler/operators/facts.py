@@ -95,6 +95,19 @@ class Magnitude:
 
 
 @dataclass(frozen=True)
+class Length:
+    """The norm of a value over axes, "L1" or "L2"; and no less than a tiny number, where a model keeps it from zero.
+
+    Args:
+        axes: of the value, from the front, ascending.
+    """
+
+    of: str
+    axes: tuple[int, ...]
+    norm: str
+
+
+@dataclass(frozen=True)
 class More:
     """A value plus a small number."""
 
@@ -198,6 +211,7 @@ Fact = (
     | Beyond
     | Square
     | Magnitude
+    | Length
     | More
     | Mean
     | Above

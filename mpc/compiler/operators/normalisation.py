@@ -9,11 +9,8 @@ import numpy as np
 
 from mpc.compiler.graph.writer import EXPORT_TRAINED
 from mpc.compiler.operators.context import Context, ModelNode, Settings
-from mpc.compiler.operators.elementwise import magnitude
+from mpc.compiler.operators.quotients import by_norm
 from mpc.compiler.operators.registry import handles
-
-LEAST_NORM = 2.0**-12
-"""Norms count as that if they are smaller: nothing is divided by zero."""
 
 
 @handles("BatchNormalization")
@@ -125,18 +122,7 @@ def _with_gain(state: Context, node: ModelNode, x: str, trailing: int) -> None:
 def lp_normalization(state: Context, node: ModelNode, settings: Settings) -> None:
     x = state.value(node.input[0])
     axis = state.axis(settings.get("axis", -1), state.shapes[x])
-    by_norm(state, x, axis, "L1" if settings.get("p", 2) == 1 else "L2", node.output[0])
-
-
-def by_norm(state: Context, x: str, axis: int, norm: str, out: str) -> None:
-    """Compute x over the L1 or L2 norm of each row."""
-    if norm == "L2":
-        square = state.total(state.multiply(x, x), (axis,))
-        inverse = state.function("rsqrt", square, floor=LEAST_NORM**2)
-    else:
-        total = state.total(magnitude(state, x), (axis,))
-        inverse = state.function("reciprocal", total, floor=LEAST_NORM)
-    state.multiply(x, inverse, out, known=(-1.0, 1.0))
+    by_norm(state, x, (axis,), "L1" if settings.get("p", 2) == 1 else "L2", node.output[0])
 
 
 @handles("LRN")

@@ -11,8 +11,8 @@ import numpy as np
 
 from mpc.compiler.operators import deviations
 from mpc.compiler.operators.context import Context, ModelNode, Settings
-from mpc.compiler.operators.elementwise import product
-from mpc.compiler.operators.facts import Magnitude, More, Root, Square
+from mpc.compiler.operators.elementwise import magnitude, product
+from mpc.compiler.operators.facts import Length, Magnitude, More, Root, Square
 from mpc.compiler.operators.registry import handles
 from mpc.compiler.operators.rounding import divides_integers, divisors_of, quotient
 
@@ -38,11 +38,26 @@ def divide(state: Context, node: ModelNode, settings: Settings) -> None:
     if dividend is not None and dividend.size == 1 and dividend.ndim <= len(state.shapes[divisor]) and dividend == 1:
         deviations.inverse(state, divisor, node.output[0])  # and what is known of it
         return
+    length = state.facts.get(right)
+    if isinstance(length, Length) and length.of == left:
+        by_norm(state, left, length.axes, length.norm, node.output[0])
+        return
     over = deviations.inverse(state, divisor)
     if _by_more(state, left, right, over, node.output[0]):
         return
     if not deviations.scaled(state, left, over, node.output[0]):
         product(state, left, over, node.output[0])
+
+
+def by_norm(state: Context, x: str, axes: tuple[int, ...], norm: str, out: str) -> None:
+    """Compute x over its L1 or L2 norm over axes."""
+    if norm == "L2":
+        square = state.total(state.multiply(x, x), axes)
+        inverse = state.function("rsqrt", square, floor=deviations.LEAST_NORM**2)
+    else:
+        total = state.total(magnitude(state, x), axes)
+        inverse = state.function("reciprocal", total, floor=deviations.LEAST_NORM)
+    state.multiply(x, inverse, out, known=(-1.0, 1.0))
 
 
 def _shrunk(state: Context, x: str, factors: np.ndarray, out: str) -> None:

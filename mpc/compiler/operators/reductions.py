@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mpc.compiler.graph.attributes import Constant
 from mpc.compiler.graph.hidden import Hidden
 from mpc.compiler.graph.writer import FIX_BATCH
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import magnitude
-from mpc.compiler.operators.facts import Mean, Ordered, Square, Top
+from mpc.compiler.operators.facts import Length, Mean, Ordered, Square, Top
 from mpc.compiler.operators.masks import cut_of, hidden_of
 from mpc.compiler.operators.registry import handles
 from mpc.wires import BATCH
@@ -56,6 +57,8 @@ def reduce(state: Context, node: ModelNode, settings: Settings) -> None:
     keep = settings.get("keepdims", 1)
     final = [1 if axis in axes else size for axis, size in enumerate(shape) if keep or axis not in axes]
     state.reshape(kept, tuple(final), node.output[0])
+    if node.op_type in ("ReduceL1", "ReduceL2") and keep:
+        state.facts[node.output[0]] = Length(x, tuple(axes), node.op_type.removeprefix("Reduce"))
     if node.op_type in ("ReduceMax", "ReduceLogSumExp") and axes == [len(shape) - 1]:
         state.facts[node.output[0]] = Top(x)
     if node.op_type == "ReduceMean":
@@ -200,7 +203,8 @@ def softmax_of(state: Context, x: str, axes: Sequence[int], out: str | None = No
     """
     number = float(state.count(x, axes))
     if number == 1:
-        raise state.origin.refuse("a softmax over one element is 1", remedy="leave it out: its result is always 1")
+        state.note("a softmax over one element is 1, whatever that is")
+        return state.emit("constant", (), out, state.shapes[x], Constant(weight=np.ones(())))
     found = hidden_of(state, x) if [*axes] == [len(state.shapes[x]) - 1] else None
     seen, hidden = found or (x, None)
     if hidden is not None and hidden.certain:

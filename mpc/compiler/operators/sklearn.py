@@ -7,12 +7,13 @@ import numpy as np
 from mpc.compiler.graph.attributes import Weighted
 from mpc.compiler.graph.graph import HALF_STEP, Shape
 from mpc.compiler.operators.context import Context, ModelNode, Settings
+from mpc.compiler.operators.deviations import LEAST_NORM
 from mpc.compiler.operators.elementwise import magnitude
 from mpc.compiler.operators.facts import Ordered, Probabilities
 from mpc.compiler.operators.labels import ML
 from mpc.compiler.operators.logic import between, negation
 from mpc.compiler.operators.missing import marks_of, must_mark, unscaled_columns
-from mpc.compiler.operators.normalisation import LEAST_NORM, by_norm
+from mpc.compiler.operators.quotients import by_norm
 from mpc.compiler.operators.registry import handles
 
 _MOST_FILLED = 2.0**40
@@ -44,7 +45,7 @@ def normalizer(state: Context, node: ModelNode, settings: Settings) -> None:
     if norm == "L1" and _are_shares(state, x):
         state.alias(node.output[0], x)
     elif norm in ("L1", "L2"):
-        by_norm(state, x, len(state.shapes[x]) - 1, norm, node.output[0])
+        by_norm(state, x, (len(state.shapes[x]) - 1,), norm, node.output[0])
     elif norm == "MAX":
         _by_maximum(state, x, node.output[0])
     else:

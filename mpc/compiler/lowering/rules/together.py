@@ -92,7 +92,8 @@ def divided(state: Lowering, node: Node) -> Norms | None:
         if over is not None and over.op == "function" and state.values[x].shape == node.shape:
             name = over.of(Function).name
             found = _by_deviation(state, x, over) if name == "rsqrt" else None
-            found = _by_sum(state, x, over) if name == "reciprocal" else found
+            found = _by_norm(state, x, over) if over.of(Function).floor is not None else found
+            found = _by_sum(state, x, over) if name == "reciprocal" and found is None else found
             if found is not None:
                 return found
     xs = [state.values[name] for name in node.reads]
@@ -209,6 +210,19 @@ def _off(state: Lowering, over: Node) -> float:
     """Return what the argument of a power is off by, in the model's units: it is rounded, and rounded once more."""
     x = state.values[over.reads[0]]
     return _UNITS / float(x.scale) + _UNITS / float(x.scale) * 2.0 ** shortened_by(x)
+
+
+def _by_norm(state: Lowering, name: str, over: Node) -> Norms | None:
+    """Return norms of x over its own Euclidean norm, which below a floor counts as that."""
+    x, total = state.values[name], state.graph.writers.get(over.reads[0])
+    axis = len(x.shape) - 1
+    square = None if total is None or total.op != "total" else state.graph.writers.get(total.reads[0])
+    if total is None or square is None or square.op != "multiply" or square.reads != (name, name):
+        return None
+    if over.of(Function).name != "rsqrt" or total.of(Total).axes != (axis,) or total.of(Total).divisor != 1:
+        return None
+    most = np.full((*static(x.shape)[:-1], 1), _ROOM * _room_of_norm(state, over))
+    return Norms(axis, static(x.shape)[-1], most)
 
 
 def _by_sum(state: Lowering, name: str, over: Node) -> Norms | None:
