@@ -80,7 +80,7 @@ def prepare(display: Display, path: Path | None, said: Said, me: str, alone: boo
     owners = {**said.roles.owners, **bound.owners(chosen)}
     roles = replace(said.roles, owners=owners, keeps=frozenset(kept))
     given = (display, loaded, feeds, known_ranges, parse_shapes(said.shapes, names), roles)
-    lengths = {len(each) for each in feeds.values()} | {len(each.bound_rows) for each in chosen.values()}
+    lengths = {len(each) for each in feeds.values() if each.ndim} | {len(each.bound_rows) for each in chosen.values()}
     noise = said.noise.noising(output_names(loaded), chosen, min(lengths, default=None), path)
     if alone and not (said.samples or chosen or kept or noise):
         compiled = compile_for_data(*given)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from mpc.errors import PeerError, SessionError
 from parties import Cluster
@@ -119,6 +120,19 @@ def test_a_column_that_never_changes(folder: Path) -> None:
     assert np.abs(np.array(json.loads(done.stdout)["outputs"]["y"]) - tiny_answer(x)).max() < 1e-3
     outside = mpc_here(*words, "x=1:1,-4:4,-4:4", folder=folder)
     assert outside.returncode == 5 and "outside the plan's range 1:1" in outside.stderr
+
+
+def test_an_input_without_rows(folder: Path) -> None:
+    """Beside one that has some: it ended in an internal error."""
+    shapes: dict[str, list[str | int]] = {"x": ["n", 3], "factor": [], "y": ["n", 3]}
+    values = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()}
+    product = helper.make_node("Mul", ["x", "factor"], ["y"])
+    graph = helper.make_graph([product], "scaled", [values["x"], values["factor"]], [values["y"]])
+    (folder / "scaled.onnx").write_bytes(helper.make_model(graph, ir_version=8).SerializeToString())
+    np.savez(folder / "scaled.npz", x=data(4), factor=np.float32(-1.5))
+    done = mpc_here("run", "scaled.onnx", "--input", "scaled.npz", "--json", folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert np.abs(np.array(json.loads(done.stdout)["outputs"]["y"]) + 1.5 * data(4)).max() < 1e-3
 
 
 def test_ps_and_logs(folder: Path) -> None:

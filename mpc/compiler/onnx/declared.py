@@ -114,7 +114,7 @@ def own_sizes(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray]) -> dict[
         array, tensor = arrays.get(value.name), value.type.tensor_type
         if array is None:
             continue
-        sizes = (None, *array.shape[1:])
+        sizes = (None, *array.shape[1:])[: array.ndim]
         if not tensor.HasField("shape"):
             found[value.name] = sizes
         elif len(tensor.shape.dim) == array.ndim:
