@@ -122,3 +122,40 @@ def test_weights_that_are_stored_in_eight_bits(tmp_path: Path, axis: int | None)
     along = (-1, 1) if axis == 0 else (-1,) if axis == 1 else ()
     weight = (q.astype(float) - z.reshape(along)) * s.reshape(along)
     assert np.abs(got - X["x"] @ weight).max() < 1e-3
+
+
+RATE = [helper.make_tensor_value_info("rate", TensorProto.INT64, [])]
+
+
+def by_rate(folder: Path) -> Path:
+    """A model that takes one of two ways by an input, a whole number, as one does that is for two sample rates."""
+    value = helper.make_tensor_value_info("taken", TensorProto.FLOAT, None)
+    ways = [helper.make_graph([node(kind, ["x"], ["taken"])], kind, [], [value]) for kind in ("Relu", "Neg")]
+    nodes = [
+        node("Equal", ["rate", "fast"], ["yes"]),
+        node("If", ["yes"], ["y"], then_branch=ways[0], else_branch=ways[1]),
+    ]
+    model = onnx.load(save_model(folder, nodes, {"fast": np.array(16000)}))
+    model.graph.input.extend(RATE)
+    onnx.save(model, folder / "rate.onnx")
+    return folder / "rate.onnx"
+
+
+@pytest.mark.parametrize(("rate", "right"), [(16000, np.maximum(X["x"], 0)), (8000, -X["x"])])
+def test_an_input_whose_range_is_one_number_is_a_constant(rate: int, right: np.ndarray, tmp_path: Path) -> None:
+    compiled = compile_model(by_rate(tmp_path), {"x": (-2, 2), "rate": (rate, rate)})
+    assert [given.name for given in compiled.plan.inputs] == ["x"]
+    assert any(f"its range is one number, {rate}" in note for note in compiled.notes)
+    np.testing.assert_allclose(encrypted(compiled, X)[0], right, atol=1e-5)
+
+
+def test_a_branch_that_an_input_decides_says_how_to_fix_it(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="its condition depends on the input") as caught:
+        compile_model(by_rate(tmp_path), {"x": (-2, 2), "rate": (8000, 16000)})
+    assert "--range NAME=16000:16000" in str(caught.value.remedy)
+
+
+def test_rows_whose_range_is_one_number_are_entered(tmp_path: Path) -> None:
+    """Only what has no rows is a constant: a column that never changes may belong to somebody."""
+    path = save_model(tmp_path, [node("Neg", ["x"], ["y"])], {}, element=TensorProto.INT64)
+    assert_agrees(path, {"x": np.full((3, 4), 7)}, {"x": (7.0, 7.0)})

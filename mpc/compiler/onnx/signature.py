@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from mpc.compiler.graph.graph import GraphInput, GraphOutput, Origin, Range, Shape
+from mpc.compiler.graph.graph import GraphInput, GraphOutput, Origin, Range, Shape, static
 from mpc.compiler.graph.stored import StoredInput
 from mpc.compiler.graph.writer import FIX_BATCH, MAX_ELEMENTS, MAX_INDICES
 from mpc.compiler.onnx.declared import check_range, check_sizes, example_shape, within_table
@@ -79,22 +79,44 @@ class Signature:
         Raises:
             ModelError: one is refused, or a range or a shape is given for what is no input.
         """
-        given = self._model.graph.input
+        given, fixed = self._model.graph.input, self._fixed(ranges)
+        self._state.constants.update(fixed)
         inputs = [self.input(value, ranges) for value in given if value.name not in self._state.constants]
-        unknown = sorted(set(ranges) - {given.name for given in inputs})
+        unknown = sorted(set(ranges) - {given.name for given in inputs} - fixed.keys())
         if unknown:
             names = ", ".join(repr(given.name) for given in inputs)
             raise ModelError(
                 f"a range is declared for {unknown[0]!r}, but the inputs are {names}",
                 remedy="name one of these inputs: --range NAME=LOW:HIGH",
             )
-        for name in sorted(self._given.keys() - {given.name for given in inputs}):
+        for name in sorted(self._given.keys() - {given.name for given in inputs} - fixed.keys()):
             names = ", ".join(repr(given.name) for given in inputs)
             raise ModelError(
                 f"a shape is given for {name!r}, but the inputs are {names}",
                 remedy="name one of these inputs: --shape NAME=SIZES",
             )
         return inputs
+
+    def _fixed(self, ranges: dict[str, Range]) -> dict[str, np.ndarray]:
+        """Return whole numbers whose declared range is one number, as constants: nobody enters them.
+
+        A model asks them which of its parts to take, by a sample rate say; the range is public.
+        """
+        found = {}
+        for value in self._model.graph.input:
+            name, tensor = value.name, value.type.tensor_type
+            dtype, declared = TYPES.get(tensor.elem_type, ""), ranges.get(name)
+            if name in self._state.constants or declared is None or not (dtype == "bool" or "int" in dtype):
+                continue
+            shape = tuple(self._input_shape(name, tensor))
+            low, high = check_range(name, shape, declared)
+            if BATCH not in shape and np.array_equal(low, high) and not np.any(np.mod(low, 1)):
+                found[name] = np.full(static(shape), low, dtype)
+                self._state.origin = Origin(name, "input")
+                self._state.note(
+                    f"its range is one number, {np.unique(low)[0]:g}, which is a constant: nobody enters it"
+                )
+        return found
 
     def input(self, value: onnx.ValueInfoProto, ranges: dict[str, Range]) -> GraphInput:
         kind = value.type.WhichOneof("value")

@@ -162,7 +162,8 @@ class Context(Emitter, ABC):
                 f"{what} depends on the input; only a constant is possible here",
                 remedy=(
                     "export the model with that operand fixed: as an initializer, or as a number in "
-                    "the code that is exported"
+                    "the code that is exported; if it is an input, a whole number that is always the same, a sample "
+                    "rate say, declare that: --range NAME=16000:16000, in Python ranges={'NAME': (16000, 16000)}"
                 ),
             )
         return self.constants[name]
