@@ -26,7 +26,7 @@ def fold(state: Context, node: onnx.NodeProto) -> bool:
     if node.op_type == "Size" and BATCH not in state.shapes.get(node.input[0], (BATCH,)):
         state.constants[node.output[0]] = np.array(prod(map(int, state.shapes[node.input[0]])))
         return True
-    if node.op_type in ("If", "Loop", "Scan") or any(name and not state.is_constant(name) for name in node.input):
+    if node.op_type in _APART or any(name and not state.is_constant(name) for name in node.input):
         return False
     values = [state.constants[name] if name else None for name in node.input]
     if any(value is not None and _open(value) for value in values):
@@ -56,6 +56,8 @@ def _narrowed(values: np.ndarray) -> np.ndarray:
     return values if _open(values) else values.astype(np.int64)
 
 
+_APART = ("If", "Loop", "Scan", "SequenceEmpty", "SequenceConstruct", "SplitToSequence")
+"""Operators that have subgraphs, or write sequences: their handlers compute what is public too."""
 _WITH_BATCH = ("Expand", "ConstantOfShape")
 """Constants that have a row for each of the batch: their handlers make values of them."""
 

@@ -275,6 +275,11 @@ class Signature:
                 f"output {name!r} does not depend on any input",
                 remedy="take it off the outputs of the model's graph: it is known without a computation",
             )
+        if name in self._state.sequences:
+            raise ModelError(
+                f"output {name!r} is a sequence of tensors",
+                remedy="join it in the model (ConcatFromSequence), or make each of its tensors an output",
+            )
         if name not in self._state.shapes:
             raise ModelError(
                 f"output {name!r} is written by no node",

@@ -36,6 +36,7 @@ from mpc.compiler.operators.labels import as_number
 from mpc.compiler.operators.missing import marked, ways
 from mpc.compiler.operators.registry import READ_LABELS
 from mpc.compiler.operators.rowwise import Rowwise, note
+from mpc.compiler.operators.sequences import READERS
 from mpc.errors import ModelError
 
 _WRAPPING = frozenset(
@@ -164,7 +165,7 @@ class Importer(Context):
         if not self.numbered.keys().isdisjoint(node.input):
             node = _reading(node, self.numbered)
         for name in node.input:
-            if name and name not in self.constants and name not in self.shapes and name not in self._rowwise:
+            if name and not self._is_written(name) and name not in self._rowwise:
                 raise self.origin.refuse(
                     f"it reads {name!r}, which nothing has written",
                     remedy=(
@@ -183,6 +184,11 @@ class Importer(Context):
             raise refusal([self.origin])
         handler = HANDLERS[node.domain or "ai.onnx", node.op_type]
         self._require_text(reading.settings)
+        if node.op_type not in READERS and (listed := [name for name in node.input if name in self.sequences]):
+            raise self.origin.refuse(
+                f"it reads {listed[0]!r}, a sequence of tensors",
+                remedy="read one of them (SequenceAt), or all of them joined (ConcatFromSequence)",
+            )
         if handler not in READ_LABELS:
             for name in node.input:
                 if name in self.decoded:
@@ -194,7 +200,7 @@ class Importer(Context):
             for name in node.output:
                 self._require_fit(name)
         for name in node.output:
-            if name and name not in self.shapes and name not in self.constants and name in self._needed:
+            if name and not self._is_written(name) and name in self._needed:
                 raise self.origin.refuse(
                     f"its output {name!r} is not supported",
                     remedy=(
@@ -202,6 +208,9 @@ class Importer(Context):
                         f"that output; {node.output[0]!r} is possible"
                     ),
                 )
+
+    def _is_written(self, name: str) -> bool:
+        return name in self.shapes or name in self.constants or name in self.sequences
 
     def _require_fit(self, name: str) -> None:
         """A value wraps around where it leaves its integer type: bounds have to show that it does not."""
@@ -229,7 +238,7 @@ class Importer(Context):
         for name, out in zip(names, graph.output, strict=True):
             if out.name in self.decoded:
                 self.redecode(name, out.name)
-            elif out.name in self.shapes or out.name in self.constants:
+            elif self._is_written(out.name):
                 self.alias(name, out.name)
 
     def _walk_inside(self, graph: onnx.GraphProto) -> None:
@@ -255,7 +264,7 @@ class Importer(Context):
         self._walk_inside(step)
         self.origin = origin
         for name in outputs:
-            if name not in self.shapes and name not in self.constants:
+            if not self._is_written(name):
                 raise self.origin.refuse(
                     f"its body gives out {name!r}, which nothing has written", remedy="export the model anew"
                 )

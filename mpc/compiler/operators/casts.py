@@ -27,7 +27,8 @@ def identity(state: Context, node: ModelNode, settings: Settings) -> None:
     if node.input[0] in state.decoded:
         state.redecode(node.output[0], node.input[0])
         return
-    state.alias(node.output[0], state.value(node.input[0]))
+    x = node.input[0]
+    state.alias(node.output[0], x if x in state.sequences else state.value(x))
 
 
 @handles("Cast", "CastLike", labels=True)

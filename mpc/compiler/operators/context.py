@@ -91,6 +91,7 @@ class Context(Emitter, ABC):
             `operators.missing`.
         hot: numbers that say where something stands -> the zeros and ones as which they were entered; numbered: inputs
             that enter so -> the number that they tell.  See `operators.places`.
+        sequences: sequences of tensors -> the names of their values.  See `operators.sequences`.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class Context(Emitter, ABC):
         self.wanted: list[tuple[frozenset[str], str]] = []
         self.standing: dict[str, Standing] = {}
         self.hot: dict[str, str] = {}
+        self.sequences: dict[str, tuple[str, ...]] = {}
         self.numbered: dict[str, str] = {}
 
     # -- what only the model's own format tells
@@ -265,7 +267,10 @@ class Context(Emitter, ABC):
         return node.output[position] not in self.readers and node.output[position] not in self.revealed
 
     def alias(self, name: str, of: str) -> None:
-        """Give a value another name."""
+        """Give a value, or a sequence of them, another name."""
+        if of in self.sequences:
+            self.sequences[name] = self.sequences[of]
+            return
         if of in self.constants:
             self.constants[name] = self.constants[of]
             return
