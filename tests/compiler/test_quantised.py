@@ -109,6 +109,20 @@ def test_values_are_quantised_as_onnxruntime_does(
     assert np.abs(real - wanted).max() <= (0 if dyadic else np.max(constants["s"])) + 1e-5
 
 
+@pytest.mark.parametrize("reach", [127.5 / 32])
+@pytest.mark.parametrize(("kind", "zero"), [("uint8", 128), ("uint8", 127), ("int8", 0)])
+def test_ends_of_a_range_that_255_steps_cover_go_to_the_even_number(
+    kind: str, zero: int, reach: float, tmp_path: Path
+) -> None:
+    """All that is black or white, say, lies half between two numbers.  It came out as another than onnxruntime's, or
+    wrapped around: -127.5 and a zero point of 127 became 255.
+    """
+    x = {"x": (np.arange(-51, 52).reshape(-1, 103) / 51 * reach).astype(np.float32)[:, [0, 17, 34, 51, 68, 85, 102]]}
+    nodes = [node("QuantizeLinear", ["x", "s", "z"], ["q"])]
+    path = save(tmp_path, nodes, {"s": q(2 * reach / 255), "z": q(zero, kind)}, x, {"q": kind})
+    quanta(path, x, 0, (-reach, reach))
+
+
 def test_zero_points_may_be_left_out(tmp_path: Path) -> None:
     x = {"x": RNG.uniform(-4, 4, (3, 4)).astype(np.float32)}
     nodes = [node("QuantizeLinear", ["x", "s"], ["q"]), node("DequantizeLinear", ["q", "s"], ["y"])]

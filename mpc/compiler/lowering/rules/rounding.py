@@ -131,8 +131,12 @@ def _keeps_halves(state: Lowering, x: Value) -> bool:
 
 
 def _leaves(x: Value, halves: bool, offset: np.ndarray | None, ceiling: int) -> bool:
-    """Can the rounded value, with its offset, lie outside 0 .. ceiling?"""
-    low, high = (end / float(x.scale) + 0.5 * halves for end in (x.interval.low, x.interval.high))
+    """Can the rounded value, with its offset, lie outside 0 .. ceiling?  What is just before a step may be beyond."""
+    unit = float(x.scale)
+    low, high = (
+        _of_reals(x.interval.low / unit, halves),
+        _of_reals(x.interval.high / unit + 2.0**-_COMPARED_FRACTION, halves),
+    )
     if offset is not None:
         low, high = low + offset, high + offset
     return bool(low.min() < 0 or high.max() >= ceiling + 1)
