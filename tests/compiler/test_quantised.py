@@ -109,7 +109,7 @@ def test_values_are_quantised_as_onnxruntime_does(
     assert np.abs(real - wanted).max() <= (0 if dyadic else np.max(constants["s"])) + 1e-5
 
 
-@pytest.mark.parametrize("reach", [127.5 / 32])
+@pytest.mark.parametrize("reach", [1.0, 3.0, 6.0, 0.75, 127.5 / 32])
 @pytest.mark.parametrize(("kind", "zero"), [("uint8", 128), ("uint8", 127), ("int8", 0)])
 def test_ends_of_a_range_that_255_steps_cover_go_to_the_even_number(
     kind: str, zero: int, reach: float, tmp_path: Path

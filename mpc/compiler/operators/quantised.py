@@ -18,6 +18,8 @@ from mpc.compiler.operators.registry import handles
 from mpc.wires import BATCH
 
 MICROSOFT = "com.microsoft"
+_SHORT_BITS, _FLOAT32 = 10, 2.0**-25
+"""Bits of a number that is short, and by what part of themselves numbers differ at most that are one to float32."""
 _LEVELS = 255
 """Steps of a range that is quantised as it comes."""
 
@@ -69,11 +71,23 @@ def quantise(state: Context, x: str, scale: str, zero: str, kind: str, out: str 
         raise state.origin.refuse("a scale that is not positive", remedy="calibrate the model again")
     if state.rounds:
         shifted = offset - low
-        held = state.to_whole(state.scale(x, 1.0 / unit), "nearest", None, high - low, np.asarray(shifted))
+        held = state.to_whole(state.scale(x, _inverse(unit)), "nearest", None, high - low, np.asarray(shifted))
     else:
-        between = state.scale(x, 1.0 / unit, np.asarray(offset - low))
+        between = state.scale(x, _inverse(unit), np.asarray(offset - low))
         held = state.emit("relu", (between,), None, state.shapes[x], Rectified(ceiling=float(high - low)))
     return state.scale(held, 1.0, float(low), out) if low else state.reshape(held, state.shapes[x], out)
+
+
+def _inverse(scale: np.ndarray) -> np.ndarray:
+    """Return one over scales, as short as float32 does not tell it from that.
+
+    Scales are often a range over 255, whose ends lie half between two numbers: to float32 they do still, and half goes
+    to the even one, where one over the scale of 32 bits would be a little beside.
+    """
+    inverse = 1.0 / scale
+    step = np.exp2(np.floor(np.log2(inverse)) - _SHORT_BITS)
+    short = np.rint(inverse / step) * step
+    return np.where(np.abs(short - inverse) <= _FLOAT32 * inverse, short, inverse)
 
 
 @handles("DequantizeLinear")
