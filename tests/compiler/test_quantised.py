@@ -268,6 +268,19 @@ def test_a_row_is_quantised_by_its_own_range(wide: float, tmp_path: Path) -> Non
     assert abs(int(zero) - int(point)) <= 1 and abs(scale - wanted) < 1e-5
 
 
+@pytest.mark.parametrize("wide", [1.0, 100.0])
+def test_ends_of_a_row_that_is_quantised_by_its_own_range_do_not_wrap_around(wide: float, tmp_path: Path) -> None:
+    """A zero point and a number that are each rounded are together -1 or 256 at times, where both are nearly halves."""
+    least = -(np.arange(256) % 128 + 0.5) / 255
+    x = {"x": (np.stack([least, 1 + least, 0.3 * least, 0.7 + least * 0.7], axis=1) * wide).astype(np.float32)}
+    path = save(tmp_path, [node("DynamicQuantizeLinear", ["x"], ["y", "s", "z"])], {}, x, {"y": "uint8"})
+    low, high = x["x"].min(axis=1), x["x"].max(axis=1)
+    scale = (high - low) / np.float32(255)
+    right = np.clip(np.rint(x["x"] / scale[:, None]) + np.rint(-low / scale)[:, None], 0, 255)
+    [found] = encrypted(compile_model(path, {"x": (-wide, wide)}), x)
+    assert np.abs(found.astype(int) - right).max() <= 2
+
+
 def test_each_row_of_an_open_batch_has_its_own_range(tmp_path: Path) -> None:
     x = RNG.uniform(-4, 4, (3, 8)).astype(np.float32) * np.array([[1.0], [0.1], [0.3]], np.float32)
     nodes = [

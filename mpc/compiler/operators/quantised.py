@@ -146,7 +146,12 @@ def quantise_as_it_comes(state: Context, x: str, outputs: tuple[str, ...]) -> No
         whole = state.reshape(span, ones if rows else ())
         state.facts[state.sum((whole,), (1.0 / _LEVELS,), scale)] = Unit(whole, np.asarray(1.0 / _LEVELS))
     zero = state.reshape(point, ones if rows else (), zero or None)
-    state.sum((nearest, zero), (1.0, 1.0), y, known=(0.0, most))
+    beside = state.sum((nearest, zero), (1.0, 1.0), None, known=(-1.0, most + 1))  # each is rounded by itself
+    if y in state.revealed:  # who computes with it needs no type's ends
+        state.emit("relu", (beside,), y, shape, Rectified(ceiling=most))
+    else:
+        state.reshape(beside, shape, y)
+    state.integral.add(y)
     state.facts[y] = Quantised(nearest, zero)
 
 
