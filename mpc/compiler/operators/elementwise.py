@@ -9,10 +9,10 @@ import numpy as np
 from mpc.compiler.graph.attributes import Ends
 from mpc.compiler.graph.emitter import MOST_TERMS
 from mpc.compiler.graph.graph import HALF_STEP
-from mpc.compiler.operators import deviations
+from mpc.compiler.operators import averages, deviations
 from mpc.compiler.operators.boundless import BOUNDLESS, piecewise, within
 from mpc.compiler.operators.context import Context, ModelNode, Settings
-from mpc.compiler.operators.facts import Exp, Length, Magnitude, OnePlusExp, Root, Square, Top, Unit
+from mpc.compiler.operators.facts import Exp, Length, Magnitude, Marks, OnePlusExp, Root, Square, Top, Unit
 from mpc.compiler.operators.masks import MASKED, cut_factor, hide
 from mpc.compiler.operators.registry import handles
 
@@ -77,6 +77,8 @@ def multiply(state: Context, node: ModelNode, settings: Settings) -> None:
     product(state, left, right, node.output[0])
     if left == right:
         state.facts[node.output[0]] = Square(left)
+    else:
+        averages.note_marked(state, left, right, node.output[0])
 
 
 def in_units(state: Context, x: str, unit: str, out: str | None) -> bool:
@@ -207,11 +209,11 @@ def clip(state: Context, node: ModelNode, settings: Settings) -> None:
     if low is not None and high is not None and low > high:
         low = high
     clipped(state, x, low, high, out)
-    length = state.facts.get(x)
-    if isinstance(length, Length) and high is None and low is not None and low <= deviations.LEAST_NORM:
-        if state.splits and not state.told:  # a plan shows which it is, and parties see that
-            return
-        state.facts[out] = length
+    fact = state.facts.get(x)
+    if high is not None or low is None or (state.splits and not state.told):  # a plan shows which it is
+        return
+    if (isinstance(fact, Length) and low <= deviations.LEAST_NORM) or (isinstance(fact, Marks) and low <= 1):
+        state.facts[out] = fact
 
 
 def clipped(state: Context, x: str, low: float | None, high: float | None, out: str | None = None) -> str:

@@ -107,6 +107,41 @@ class Length:
     norm: str
 
 
+Axes = tuple[int | None, ...]
+"""For each axis of a value the one of marks that it is; None if they are the same along it."""
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A value times marks, which are whole numbers of zero or more."""
+
+    by: str
+    axes: Axes
+
+
+@dataclass(frozen=True)
+class MarkedTotal:
+    """The sum of such a value over some axes of the marks."""
+
+    by: str
+    summed: Axes
+    axes: Axes
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The sum of marks; and no less than a small constant, where a model keeps it from zero.
+
+    Args:
+        total: over which of their axes.
+        number: the value that is the sum itself; most: how many are added up.
+    """
+
+    total: MarkedTotal
+    number: str
+    most: int
+
+
 @dataclass(frozen=True)
 class More:
     """A value plus a small number."""
@@ -212,6 +247,9 @@ Fact = (
     | Square
     | Magnitude
     | Length
+    | Marked
+    | MarkedTotal
+    | Marks
     | More
     | Mean
     | Above

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mpc.compiler.operators import deviations
+from mpc.compiler.operators import averages, deviations
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import magnitude, product
 from mpc.compiler.operators.facts import Length, Magnitude, More, Root, Square
@@ -41,6 +41,8 @@ def divide(state: Context, node: ModelNode, settings: Settings) -> None:
     length = state.facts.get(right)
     if isinstance(length, Length) and length.of == left:
         by_norm(state, left, length.axes, length.norm, node.output[0])
+        return
+    if averages.divided(state, left, right, node.output[0]):
         return
     over = deviations.inverse(state, divisor)
     if _by_more(state, left, right, over, node.output[0]):

@@ -9,6 +9,7 @@ import numpy as np
 from mpc.compiler.graph.attributes import Constant
 from mpc.compiler.graph.hidden import Hidden
 from mpc.compiler.graph.writer import FIX_BATCH
+from mpc.compiler.operators import averages
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import magnitude
 from mpc.compiler.operators.facts import Length, Mean, Ordered, Square, Top
@@ -57,6 +58,8 @@ def reduce(state: Context, node: ModelNode, settings: Settings) -> None:
     keep = settings.get("keepdims", 1)
     final = [1 if axis in axes else size for axis, size in enumerate(shape) if keep or axis not in axes]
     state.reshape(kept, tuple(final), node.output[0])
+    if node.op_type == "ReduceSum":
+        averages.note_total(state, x, axes, node.output[0], bool(keep))
     if node.op_type in ("ReduceL1", "ReduceL2") and keep:
         state.facts[node.output[0]] = Length(x, tuple(axes), node.op_type.removeprefix("Reduce"))
     if node.op_type in ("ReduceMax", "ReduceLogSumExp") and axes == [len(shape) - 1]:

@@ -12,7 +12,7 @@ from mpc.compiler.graph.attributes import Constant, Lowest
 from mpc.compiler.graph.graph import Shape
 from mpc.compiler.graph.writer import FIX_BATCH
 from mpc.compiler.operators.context import Context, ModelNode, Settings
-from mpc.compiler.operators.facts import Length
+from mpc.compiler.operators.facts import Length, Marks
 from mpc.compiler.operators.joined import regroup, seen
 from mpc.compiler.operators.registry import handles
 from mpc.compiler.operators.sizes import Rows, Size, many, sizes_of, times
@@ -268,9 +268,9 @@ def expand(state: Context, node: ModelNode, settings: Settings) -> None:
     if shape is None:
         raise state.origin.refuse(f"{state.shapes[node.input[0]]} does not expand to {target}", remedy=_EXPAND)
     state.expand(node.input[0], shape, node.output[0])
-    length = state.facts.get(node.input[0])
-    if isinstance(length, Length):
-        state.facts[node.output[0]] = length
+    fact = state.facts.get(node.input[0])
+    if isinstance(fact, Length | Marks):
+        state.facts[node.output[0]] = fact
 
 
 @handles("ConstantOfShape")
