@@ -123,6 +123,16 @@ def test_ends_of_a_range_that_255_steps_cover_go_to_the_even_number(
     quanta(path, x, 0, (-reach, reach))
 
 
+@pytest.mark.parametrize(("scale", "zero"), [(0.0123, 128), (0.0123, 255), (2 / 255, 255), (2 / 255, 0)])
+def test_half_a_step_beyond_a_types_ends_does_not_wrap_around(scale: float, zero: int, tmp_path: Path) -> None:
+    """What is so little below the step to 256 that it is compared as 256 was 0."""
+    ends = np.array([-zero - 0.5, 255 - zero + 0.5]) * scale
+    x = {"x": np.linspace(*ends, 256).astype(np.float32).reshape(-1, 4)}
+    nodes, constants = [node("QuantizeLinear", ["x", "s", "z"], ["q"])], {"s": q(scale), "z": q(zero, "uint8")}
+    path = save(tmp_path, nodes, constants, x, {"q": "uint8"})
+    quanta(path, x, 1, (float(x["x"].min()), float(x["x"].max())))
+
+
 def test_zero_points_may_be_left_out(tmp_path: Path) -> None:
     x = {"x": RNG.uniform(-4, 4, (3, 4)).astype(np.float32)}
     nodes = [node("QuantizeLinear", ["x", "s"], ["q"]), node("DequantizeLinear", ["q", "s"], ["y"])]

@@ -35,6 +35,8 @@ _FINEST = 40
 """Fractional bits that are looked at; what has more is shortened first."""
 _COMPARED_FRACTION = 20
 """Fractional bits that are compared of what is off by more than its last bit anyway."""
+_BLUR = 2.0**-_COMPARED_FRACTION
+"""Units that a value lies below a step at most, and counts as beyond it."""
 _LONGEST_COMPARISON = 48
 _LEFT_OVER_BITS = 4
 """Bits at most that what is left of a value without its whole units has more than a unit."""
@@ -76,7 +78,7 @@ def whole(state: Lowering, node: Node) -> Value:
 
 def _ends(x: Value, how: str) -> tuple[np.ndarray, np.ndarray]:
     """Return where the rounded value lies: what is just before a step may count as beyond it."""
-    blur, unit = 0.0 if _is_exact(x) or x.scale == 1 else 2.0**-_COMPARED_FRACTION, float(x.scale)
+    blur, unit = 0.0 if _is_exact(x) or x.scale == 1 else _BLUR, float(x.scale)
     low, high = x.interval.low / unit, x.interval.high / unit + blur
     return _REALS[how](low - blur if how == "zero" else low), _REALS[how](high)
 
@@ -133,10 +135,7 @@ def _keeps_halves(state: Lowering, x: Value) -> bool:
 def _leaves(x: Value, halves: bool, offset: np.ndarray | None, ceiling: int) -> bool:
     """Can the rounded value, with its offset, lie outside 0 .. ceiling?  What is just before a step may be beyond."""
     unit = float(x.scale)
-    low, high = (
-        _of_reals(x.interval.low / unit, halves),
-        _of_reals(x.interval.high / unit + 2.0**-_COMPARED_FRACTION, halves),
-    )
+    low, high = _of_reals(x.interval.low / unit, halves), _of_reals(x.interval.high / unit + _BLUR, halves)
     if offset is not None:
         low, high = low + offset, high + offset
     return bool(low.min() < 0 or high.max() >= ceiling + 1)
@@ -292,7 +291,8 @@ def _held(state: Lowering, x: Value, halves: bool, offset: np.ndarray | None, ce
     unit, shift = x.scale.numerator, log2(x.scale)
     z = state.combine([x], [1], x.shape, x.scale, -unit // 2 if halves else -unit)
     z = _shifted(state, z, None if offset is None else offset * unit)
-    z, settings = _with_room(state, z, shift, ceiling, z.interval.most >= ceiling << shift)
+    capped = z.interval.most + unit * _BLUR >= ceiling << shift
+    z, settings = _with_room(state, z, shift, ceiling, capped)
     truncated = z.interval.truncated(shift)
     t = state.add("truncate", x.shape, Fraction(1), truncated, x=z.wire.name, shift=shift)
     g = _beyond(state, x, z, t, halves, offset)
