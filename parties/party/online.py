@@ -22,6 +22,9 @@ from parties.party.link import Link, exchange
 from parties.party.run import Run
 from parties.party.runs import Runs
 
+_OTHERS_FIRST = 0.001
+"""Seconds before the log has a run's end: a line takes as long as an answer, in one interpreter, and those wait."""
+
 
 class Online:
     """Evaluates the runs of one session, one after another, with the other parties.
@@ -81,6 +84,7 @@ class Online:
             counters.rounds.inc(run.rounds)
             counters.sent_bytes.inc(run.sent_bytes)
             run.done.set()
+            time.sleep(_OTHERS_FIRST)
             self._log_end(run)
         except MpcError as error:
             self._abort(error)

@@ -28,6 +28,9 @@ from parties.provider.sessions import ProviderSession, over
 from parties.telemetry import Counters, coarse, logger
 from parties.trust.identity import Identity
 
+_OTHERS_FIRST = 0.001
+"""Seconds before the log has a bundle's end: a line takes as long as what parties wait for, in one interpreter."""
+
 
 class Dealing:
     """The dealing of all sessions' bundles.  Thread-safe.
@@ -112,10 +115,11 @@ class Dealing:
         session.bundles[entry] = bundle
 
     def _deal(self, session: ProviderSession, bundle: DealtBundle) -> None:
+        seconds: float | None = None
         try:
             if session.over:
                 raise over(session.ended_by)
-            self._deal_parts(session, bundle)
+            seconds = self._deal_parts(session, bundle)
             bundle.end()
         except MpcError as error:
             bundle.end(error)
@@ -128,8 +132,12 @@ class Dealing:
                 session.give_back(self._budget)
             elif bundle.id.entry in session.bundles:
                 session.release(bundle.id.entry, self._budget)
+        if seconds is not None:
+            time.sleep(_OTHERS_FIRST)
+            self._tell(session, bundle, seconds)
 
-    def _deal_parts(self, session: ProviderSession, bundle: DealtBundle) -> None:
+    def _deal_parts(self, session: ProviderSession, bundle: DealtBundle) -> float:
+        """Deal and sign all of a bundle; return the seconds that it took."""
         entry, batch = bundle.id.entry, bundle.id.batch
         plan = (session.plan if entry.is_weights else session.plan.at(entry.number)).bind(batch)
         gates = [gate for segment in bundle.segments for gate in segment.gates]
@@ -138,6 +146,9 @@ class Dealing:
         states, kind = () if entry.is_weights else plan.states, _dealer(session, plan, entry)
         deal(gates, plan.wire, bundle.id, bundle.seeds, session.masks, signing.final, stored, states, kind)
         signing.finish()
+        return signing.seconds
+
+    def _tell(self, session: ProviderSession, bundle: DealtBundle, seconds: float) -> None:
         self._counters.runs.labels(state="dealt").inc()
         logger().info(
             "dealt",
@@ -146,7 +157,7 @@ class Dealing:
             rows=bundle.id.batch,
             bytes=bundle.size,
             segments=len(bundle.segments),
-            seconds=round(signing.seconds, 3),
+            seconds=round(seconds, 3),
             corrected=session.terms.parties[bundle.corrected],
         )
 
