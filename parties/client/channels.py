@@ -7,20 +7,21 @@ its own.  So any number of sessions, and of threads, may share one `Parties`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 
-from mpc.errors import MpcError, PeerError, SessionError
+from mpc.errors import MpcError, PeerError
 from parties.client.consent.heads import Heads, place_of_heads
-from parties.client.conversation import Conversation
+from parties.client.conversation import Conversation, unless_closed
 from parties.client.running.entered import EnteredRuns, place_of
 from parties.client.running.keeper import Keeper
 from parties.config.models import ClusterConfig, Peer
 from parties.pb import collect_pb2_grpc, consent_pb2_grpc, data_pb2_grpc, party_pb2, party_pb2_grpc
 from parties.trust.identity import Identity
+from parties.wire.open_call import OpenCall
 from parties.wire.status import from_rpc
 from parties.wire.transport import connect
 
@@ -120,25 +121,20 @@ class PartyClient:
 
     def begin(self, call: One[Request, Answer], request: Request, seconds: float) -> Reply[Answer]:
         """Begin a call with one reply, which may take so many seconds; request: a message, or an iterator of them."""
-        with _unless_closed():
+        with unless_closed():
             return Reply(self, call(self.stub).future(request, timeout=seconds))
 
     def stream(self, call: Many[Request, Answer], request: Request, seconds: float) -> Replies[Answer]:
         """Begin a call with a stream of replies, the last of which comes within so many seconds."""
-        with _unless_closed():
+        with unless_closed():
             return Replies(self, call(self.stub)(request, timeout=seconds))
 
     def converse(
         self, call: Callable[[PartyStubs], Callable[[Iterator[Request]], object]], ended: Callable[[], None]
     ) -> Conversation[Request, Any]:
         """Begin a call in which one asks, and is answered, until one of both ends it; `ended` is called then."""
-        with _unless_closed():
-            return Conversation(self, call(self.stub), ended)
-
-    def shown(self) -> object | None:
-        """Return what stands for the party's certificate, of which another look is not due; None if it is."""
-        with _unless_closed():
-            return self._channel.current()
+        with unless_closed():
+            return Conversation(self, OpenCall(self._channel, call(self.stub), ended))
 
     def explain(self, error: grpc.RpcError) -> MpcError:
         """Return the error that a failed call stands for."""
@@ -147,15 +143,6 @@ class PartyClient:
     def close(self) -> None:
         """End all calls; safe to call twice."""
         self._channel.close()
-
-
-@contextmanager
-def _unless_closed() -> Iterator[None]:
-    """Raise SessionError where gRPC says that the channel is closed."""
-    try:
-        yield
-    except ValueError:
-        raise SessionError("this client's connection is closed", remedy="connect again") from None
 
 
 class Parties:

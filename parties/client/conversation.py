@@ -1,19 +1,20 @@
 """A call to one party that stays open: one asks, and is answered, as often as one likes, in messages instead of calls.
 
-A thread of gRPC's sends what is asked; whoever waits for an answer reads it in a thread of its own.
+See `parties/wire/open_call.py`; here each question has a time within which its answers come.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from queue import SimpleQueue
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import grpc
 
-from mpc.errors import MpcError, PeerError
+from mpc.errors import MpcError, PeerError, SessionError
 from parties.alarms import ALARMS
+from parties.wire.open_call import OpenCall
 from parties.wire.status import late
 
 if TYPE_CHECKING:
@@ -31,43 +32,39 @@ class Ending(Protocol):
 Answer = TypeVar("Answer", bound=Ending)
 
 
+@contextmanager
+def unless_closed() -> Iterator[None]:
+    """Raise SessionError where gRPC says that the channel is closed."""
+    try:
+        yield
+    except ValueError:
+        raise SessionError("this client's connection is closed", remedy="connect again") from None
+
+
 class Conversation(Generic[Asked, Answer]):
-    """A call that is open.  Letting go of it cancels the call.
+    """A call to one party that is open.  Letting go of it cancels the call.
 
     Args:
-        begin: makes the call, of an iterator of what is asked.
-        ended: called, in a thread of gRPC's, once the call is over.
+        call: to that party.
     """
 
-    def __init__(self, party: PartyClient, begin: Callable[[Iterator[Asked]], Any], ended: Callable[[], None]) -> None:
-        self.party, self._asked, over = party, SimpleQueue[Asked | None](), list[bool]()
-        self._call, self._over = begin(iter(self._asked.get, None)), over
-        asked = self._asked
-
-        def tell() -> None:
-            over.append(True)
-            asked.put(None)  # the thread that sends ends
-            ended()
-
-        if not self._call.add_callback(tell):
-            tell()
-        self._shown = party.shown()
+    def __init__(self, party: PartyClient, call: OpenCall[Asked, Answer]) -> None:
+        self.party, self._call = party, call
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more can be asked: the call has ended, or the party's certificate has to be looked at again,
-        as before each call."""
-        shown = self.party.shown()
-        return bool(self._over) or shown is None or shown is not self._shown
+        """Whether nothing more can be asked: see `OpenCall`."""
+        with unless_closed():
+            return self._call.is_over
 
     def ask(self, part: Asked, seconds: float) -> Turn[Answer]:
         """Ask something, answered within so many seconds; what was asked before is answered first."""
-        self._asked.put(part)
+        self._call.ask(part)
         return Turn(self, seconds)
 
     def finish(self) -> None:
         """Say that nothing more will be asked."""
-        self._asked.put(None)
+        self._call.finish()
 
     def cancel(self) -> None:
         """End the call at once."""
@@ -90,8 +87,7 @@ class Conversation(Generic[Asked, Answer]):
 
         alarm = ALARMS.set(max(0.0, by - time.monotonic()), ring)
         try:
-            answer: Answer = next(self._call)
-            return answer
+            return next(self._call)
         except StopIteration:
             raise PeerError(f"{self.party.name} ended a call before it answered", peer=self.party.name) from None
         except grpc.RpcError as error:

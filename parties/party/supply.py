@@ -28,11 +28,11 @@ from parties.agreed.signed import Signed
 from parties.agreed.terms import Terms
 from parties.config.models import PartyConfig
 from parties.party.arriving import Arriving, Source, read_next
+from parties.party.deals import Deals
 from parties.party.delivery import Delivery, Signatures
 from parties.party.stored import StoredRows
 from parties.pb import provider_pb2, provider_pb2_grpc
 from parties.trust.identity import Identity
-from parties.wire import frames
 from parties.wire.frames import Chunk
 from parties.wire.pieces import pieces
 from parties.wire.status import from_rpc
@@ -72,6 +72,7 @@ class LiveSupply:
         self._channel = connect(identity, config.provider.name, config.provider.address)
         self._stub = provider_pb2_grpc.ProviderStub(self._channel)
         self._limits: dict[bytes, Plan] = {}
+        self._deals = Deals(self._channel)
 
     def fetch_weights(self, session_id: bytes, terms: Terms, plan: Plan, stored: StoredRows | None = None) -> Delivery:
         """The bundle of the weights, which opens the session at the provider, and with it what it has to see of data
@@ -136,6 +137,7 @@ class LiveSupply:
     def finish(self, session_id: bytes) -> None:
         """Tell the provider, without waiting, that the session is over."""
         if self._limits.pop(session_id, None) is not None:
+            self._deals.finish(session_id)
             request = provider_pb2.FinishRequest(session_id=session_id)
             with suppress(ValueError):  # this process is stopping, and the channel is closed already
                 call = self._stub.Finish.future(request, timeout=self._config.deadlines.connect)
@@ -152,7 +154,7 @@ class LiveSupply:
         request = provider_pb2.DealRequest(
             session_id=bundle.session, run=bundle.entry.number, batch=bundle.batch, **more
         )
-        replies = frames.deal(self._channel, request)
+        replies = self._deals.ask(request, len(parts))
         source = Source(self._identity, provider.name, provider.address, seconds, replies.cancel)
         first = read_next(replies, source, bounded=True)
         if first is None:

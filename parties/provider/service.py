@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from weakref import WeakKeyDictionary
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -47,6 +50,28 @@ _PER_SHOWN_BYTE = 8
 """Bytes of memory for each of them: as they came, parsed, and read."""
 
 
+class _Reading:
+    """Counts one call among those that a session is read by, until it ends."""
+
+    def __init__(self, session: ProviderSession, clock: Callable[[], float]) -> None:
+        self._counted, self._clock = [session], clock
+        with session.lock:
+            session.read += 1
+
+    def end(self) -> None:
+        """Count it no more; safe to call twice, from two threads."""
+        with suppress(IndexError):  # it is counted no more
+            session = self._counted.pop()
+            with session.lock:
+                session.read -= 1
+                session.used_at = self._clock()
+
+
+def _end_all(underway: list[_Reading]) -> None:
+    for reading in underway:
+        reading.end()
+
+
 class ProviderService:
     """The RPCs.
 
@@ -71,6 +96,7 @@ class ProviderService:
         self.dealing = Dealing(config.limits, identity, counters, self.budget, clock, draw)
 
         parties, sessions = len(config.parties), config.limits.max_sessions
+        self._reading: WeakKeyDictionary[grpc.ServicerContext, list[_Reading]] = WeakKeyDictionary()
         self._deals = Desk("deals", 3 * sessions + _SPARE, parties)
         self._calls = Desk("calls", sessions + _SPARE, parties)
         self._control = Desk("control", _SPARE)
@@ -78,9 +104,9 @@ class ProviderService:
 
     def register(self, server: grpc.Server) -> None:
         """Answer the parties' calls at this server."""
-        kinds = {"Deal": self._deals, "Describe": self._control}
+        kinds = {"Deal": self._deals, "Deals": self._deals, "Describe": self._control}
         service = provider_pb2.DESCRIPTOR.services_by_name["Provider"]
-        seconds, codecs = self._config.deadlines.connect, {"Deal": frames.DEAL}
+        seconds, codecs = self._config.deadlines.connect, dict.fromkeys(("Deal", "Deals"), frames.DEAL)
         register(server, service, self, lambda name: kinds.get(name, self._calls), self._admit, seconds, codecs)
 
     def _admit(self, method: str, party: str) -> None:
@@ -110,7 +136,7 @@ class ProviderService:
         session = self.table.enter(request, party) if entry.is_weights else self.table.find(request.session_id)
         if party not in session.terms.parties:
             raise PolicyError(f"{party!r} is not a party of this session")
-        self._read(session, context)
+        reading = self._read(session, context)
         if entry.is_weights:
             self._take(session, request.terms, party)
         seconds = _PATIENCE * patience(self._config.deadlines.setup, context)
@@ -126,19 +152,41 @@ class ProviderService:
                 for corrections in bundle.corrections(segment):
                     yield from map(Chunk, slices(corrections))
             yield bundle.statement(number)
+        reading.end()
 
-    def _read(self, session: ProviderSession, context: grpc.ServicerContext) -> None:
-        """Count a call as one that reads, until it ends, also where it waits for what is never dealt."""
+    def Deals(
+        self, request: Iterator[provider_pb2.DealRequest], context: grpc.ServicerContext
+    ) -> Iterator[DealPart | Chunk]:
+        """Answer, one after another, what `Deal` would be asked by one party of a session."""
+        party = caller(context)
+        with ends_within(context, self._config.deadlines.connect):
+            asked = next(request, provider_pb2.DealRequest())
+        session_id = asked.session_id
+        while True:
+            yield from self.Deal(asked, context)
+            asked.Clear()  # nothing of a session is held while nobody asks
+            if (following := next(request, None)) is None:
+                return
+            asked = following
+            if asked.session_id != session_id:
+                raise PeerError("all requests of a call are of one session", peer=party)
 
-        def ended() -> None:
-            with session.lock:
-                session.read -= 1
-                session.used_at = self._clock()
-
-        with session.lock:
-            session.read += 1
-        if not context.add_callback(ended):
-            ended()  # it has ended already
+    def _read(self, session: ProviderSession, context: grpc.ServicerContext) -> _Reading:
+        """Count a call as one that reads, until it says that it has read or ends, also where it waits for what is never
+        dealt."""
+        known = self._reading.get(context)
+        underway: list[_Reading] = [] if known is None else known
+        reading = _Reading(session, self._clock)
+        _end_all(underway)
+        underway[:] = [reading]
+        if known is None:
+            self._reading[context] = underway
+            goes_on = context.add_callback(partial(_end_all, underway))
+        else:
+            goes_on = context.is_active()
+        if not goes_on:
+            reading.end()
+        return reading
 
     def _take(
         self, session: ProviderSession, given: provider_pb2.SessionTerms | provider_pb2.Shown, party: str

@@ -8,7 +8,7 @@ not have the plain form that this module writes is left to protobuf.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import grpc
 
@@ -16,7 +16,7 @@ from parties.pb.party_pb2 import Frame, Payload
 from parties.pb.provider_pb2 import DealPart, DealRequest
 
 _EXCHANGE = ("mpc.v1.Peer", "Exchange")
-_DEAL = ("mpc.v1.Provider", "Deal")
+_DEALS = ("mpc.v1.Provider", "Deals")
 _RUN, _STEP, _LAST = b"\x08", b"\x10", b"\x1a"  # Payload: fields 1 and 2 are varints, field 3 bytes
 _BULK = b"\x12"  # field 2 of Frame, a message, and of DealPart, bytes
 _LONGEST_VARINT = 5
@@ -122,7 +122,7 @@ def _read_piece(message: bytes) -> Piece | None:
 EXCHANGE = (decode_frame, encode_frame)
 """How a server reads and writes `Peer.Exchange`."""
 DEAL = (DealRequest.FromString, encode_part)
-"""How a server reads and writes `Provider.Deal`."""
+"""How a server reads and writes `Provider.Deal`, and `Provider.Deals`."""
 
 
 def exchange(channel: grpc.Channel, frames: Iterator[Frame | Piece]) -> Iterable[Frame | Piece]:
@@ -132,24 +132,12 @@ def exchange(channel: grpc.Channel, frames: Iterator[Frame | Piece]) -> Iterable
     return replies
 
 
-class Dealing(Protocol):
-    """A call of `Provider.Deal`: its replies, and how to end it."""
-
-    def __iter__(self) -> Iterator[DealPart | Chunk]: ...
-
-    def __next__(self) -> DealPart | Chunk: ...
-
-    def cancel(self) -> object:
-        """End the call."""
-
-
-def deal(channel: grpc.Channel, request: DealRequest) -> Dealing:
-    """Call `Provider.Deal`; whoever reads the replies sees to it that they come."""
-    call = channel.unary_stream(
-        _path(_DEAL), request_serializer=DealRequest.SerializeToString, response_deserializer=decode_part
+def deals(channel: grpc.Channel, requests: Iterator[DealRequest]) -> Any:
+    """Call `Provider.Deals`; whoever reads the replies, parts and chunks, sees to it that they come."""
+    call = channel.stream_stream(
+        _path(_DEALS), request_serializer=DealRequest.SerializeToString, response_deserializer=decode_part
     )
-    replies: Dealing = call(request, wait_for_ready=False)
-    return replies
+    return call(requests, wait_for_ready=False)
 
 
 def _path(method: tuple[str, str]) -> str:

@@ -38,7 +38,7 @@ from parties.wire.transport import FRAME_BYTES, OVERHEAD, WIRE, answered_in_time
 CALLERS = 4
 """Callers that may take all of their share at once before others wait."""
 _STATUS = {2: grpc.StatusCode.INVALID_ARGUMENT, 4: grpc.StatusCode.PERMISSION_DENIED, 1: grpc.StatusCode.INTERNAL}
-LASTING = frozenset({"/mpc.v1.Party/Coordinate"})
+LASTING = frozenset({"/mpc.v1.Party/Coordinate", "/mpc.v1.Provider/Deals"})
 """Methods whose calls stay open and stand for many: who calls is looked at again behind each message."""
 HEALTH_SHARE, HEALTH_SECONDS = 4, 10.0
 """Health checks of one caller that are answered at once, and what each may take to say what it asks."""

@@ -284,6 +284,12 @@ class Damaging(ProviderService):
         for part in super().Deal(request, context):
             yield from self._changed(part) if request.run == 1 else [part]
 
+    def Deals(self, request: Iterator[provider_pb2.DealRequest], context: Any) -> Iterator[DealPart | Chunk]:
+        for asked in request:
+            yield from self.Deal(asked, context)
+            if self.damage == "no end" and asked.run:
+                return
+
     def _changed(self, part: DealPart | Chunk) -> list[DealPart | Chunk]:
         if isinstance(part, Chunk):
             return self._changed_chunk(part)
@@ -366,7 +372,6 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
         ("no header", PeerError),
         ("two headers", PeerError),
         ("no end", PeerError),
-        ("more after the end", PeerError),
     ],
 )
 def test_damage_on_the_way_is_caught_before_any_input(
@@ -386,6 +391,20 @@ def test_damage_on_the_way_is_caught_before_any_input(
         assert eventually(lambda index=index: damaged.ledger_states(index)[0][0] == "aborted")
         with pytest.raises(MpcError):
             script.masks(index, 1, OWNER)
+        assert "burnt" not in damaged.run_states(index, script.id)
+
+
+def test_more_after_the_end_of_a_bundle_spoils_the_next_one(
+    damaged: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes in place of that one's header; of this one nothing is missing or wrong."""
+    script = damaged.script().open().enter_weights()
+    monkeypatch.setattr(damaged.provider, "damage", "more after the end")
+    script.prepare(1)
+    with pytest.raises(PeerError, match="has no header"):
+        script.prepare(2)
+    for index in (0, 1):
+        assert eventually(lambda index=index: damaged.ledger_states(index)[0][0] == "aborted")
         assert "burnt" not in damaged.run_states(index, script.id)
 
 
