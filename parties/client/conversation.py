@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import grpc
 
-from mpc.errors import MpcError, PeerError, SessionError
+from mpc.errors import PeerError, SessionError
 from parties.alarms import ALARMS
 from parties.wire.open_call import OpenCall
 from parties.wire.status import late
@@ -91,13 +91,12 @@ class Conversation(Generic[Asked, Answer]):
         except StopIteration:
             raise PeerError(f"{self.party.name} ended a call before it answered", peer=self.party.name) from None
         except grpc.RpcError as error:
-            raise self._explain(error, bool(rang)) from None
+            if rang:
+                error.__traceback__ = None  # gRPC keeps the call that it raises, and so its frames
+                raise late(self.party.name, self.party.address) from None
+            raise self.party.explain(error) from None  # in no local: its frames may lead here, in a circle
         finally:
             alarm.cancel()
-
-    def _explain(self, error: grpc.RpcError, rang: bool) -> MpcError:
-        found = self.party.explain(error)
-        return late(self.party.name, self.party.address) if rang else found
 
 
 class Turn(Iterator[Answer]):
