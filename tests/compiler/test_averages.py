@@ -20,6 +20,12 @@ EXPANDED = [
     node("Expand", ["on", "sizes"], ["wide"]),
     node("Cast", ["wide"], ["marks"], to=TensorProto.FLOAT),
 ]
+FOUND = [
+    node("Equal", ["mask", "nothing"], ["off"]),
+    node("Not", ["off"], ["there"]),
+    node("Unsqueeze", ["there", "two"], ["on"]),
+    node("Cast", ["on"], ["marks"], to=TensorProto.FLOAT),
+]
 WHOLE = [node("Cast", ["mask"], ["flat"], to=TensorProto.FLOAT)]
 TOTAL = [node("Mul", ["x", "marks"], ["kept"]), node("ReduceSum", ["kept", "one"], ["total"], keepdims=0)]
 NUMBER = [node("ReduceSum", ["marks", "one"], ["number"], keepdims=0)]
@@ -34,6 +40,7 @@ def save(folder: Path, nodes: list[NodeProto], rows: int | str, least: float) ->
     constants = {
         "one": np.array([1]),
         "two": np.array([2]),
+        "nothing": np.array(0),
         "sizes": np.array([1, 1, WIDTH]),
         "least": np.float32(least),
     }
@@ -66,8 +73,10 @@ def agrees(path: Path, given: dict[str, np.ndarray], low: int = 0) -> Compiled:
 
 
 @pytest.mark.parametrize("rows", [OPEN, FIXED])
-@pytest.mark.parametrize("marks", [UNSQUEEZE, EXPANDED])
-@pytest.mark.parametrize("number", [NUMBER, FLAT_NUMBER])
+@pytest.mark.parametrize(
+    ("marks", "number"),
+    [(UNSQUEEZE, NUMBER), (UNSQUEEZE, FLAT_NUMBER), (EXPANDED, NUMBER), (EXPANDED, FLAT_NUMBER), (FOUND, NUMBER)],
+)
 def test_an_average_over_marked_places_can_be_normalised(
     marks: list[NodeProto], number: list[NodeProto], rows: int | str, tmp_path: Path
 ) -> None:

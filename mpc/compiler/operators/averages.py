@@ -71,10 +71,12 @@ def _marks(state: Context, name: str) -> tuple[str, Axes] | None:
         return None
     writers = {node.writes: node for node in state.nodes}
     base, chain = state.value(name), list[Node]()
+    found = _are_marks(state, base)
     while (node := writers.get(base)) is not None and _repeats(state, node):
         chain.append(node)
         base = node.reads[0]
-    if not isinstance(state.facts.get(base), Natural) and (node is None or node.op != "step"):
+        found = found or _are_marks(state, base)
+    if not found:
         return None
     axes: Axes = tuple(axis if size != 1 else None for axis, size in enumerate(state.shapes[base]))
     for node in reversed(chain):
@@ -84,10 +86,15 @@ def _marks(state: Context, name: str) -> tuple[str, Axes] | None:
     return base, axes
 
 
+def _are_marks(state: Context, name: str) -> bool:
+    """Are these whole numbers of zero or more?  Truth values are zeros and ones."""
+    return isinstance(state.facts.get(name), Natural) or state.inferred(name) == "bool"
+
+
 def _repeats(state: Context, node: Node) -> bool:
     """Does a node put axes of size 1 in or leave them out, or repeat elements along one?"""
     if node.op == "take":
-        return state.shapes[node.reads[0]][node.of(Take).axis] == 1
+        return not any(node.of(Take).indices) and state.shapes[node.reads[0]][node.of(Take).axis] == 1
     return node.op == "reshape" and _long(state.shapes[node.writes]) == _long(state.shapes[node.reads[0]])
 
 
