@@ -93,9 +93,11 @@ def _evaluate(state: Context, node: onnx.NodeProto, values: list[Any]) -> list[n
 
 
 def _dequantized(state: Context, node: onnx.NodeProto, values: list[Any]) -> list[np.ndarray]:
-    """(x - zero point) scale, both one number or one a slice; onnx's reference has it for the latest opsets only."""
+    """(x - zero point) scale, both one number, one a slice or a block; onnx's reference has it for late opsets only."""
     x, scale, zero = (*values, None)[:3]
     axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
+    if block := next((a.i for a in node.attribute if a.name == "block_size"), 0):
+        return [_of_blocks(state, x, scale, zero, axis, block)]
     sizes = [-1 if place == axis % max(1, x.ndim) else 1 for place in range(x.ndim)]
     if scale.size == 1:
         sizes = []
@@ -108,6 +110,26 @@ def _dequantized(state: Context, node: onnx.NodeProto, values: list[Any]) -> lis
         )
     wide = x.astype(np.float64) - (0 if zero is None else zero.astype(np.float64).reshape(sizes))
     return [(wide * scale.astype(np.float64).reshape(sizes)).astype(scale.dtype)]
+
+
+def _of_blocks(
+    state: Context, x: np.ndarray, scale: np.ndarray, zero: np.ndarray | None, axis: int, block: int
+) -> np.ndarray:
+    """Return what numbers stand for that have a scale for so many along an axis."""
+    blocks = [-(-size // block) if place == axis % max(1, x.ndim) else size for place, size in enumerate(x.shape)]
+    if [*scale.shape] != blocks or (zero is not None and zero.shape != scale.shape):
+        raise state.origin.refuse(
+            f"scales of shape {scale.shape} for weights of shape {x.shape} in blocks of {block}",
+            attribute="block_size",
+            remedy=f"give scales, and zero points, of shape {tuple(blocks)}",
+        )
+
+    def spread(values: np.ndarray) -> np.ndarray:
+        found = np.repeat(values.astype(np.float64), block, axis)
+        return found.take(range(x.shape[axis]), axis)
+
+    wide = x.astype(np.float64) - (0 if zero is None else spread(zero))
+    return np.asarray((wide * spread(scale)).astype(scale.dtype))
 
 
 def _gathered(state: Context, node: onnx.NodeProto, values: list[Any]) -> list[np.ndarray]:
