@@ -24,7 +24,7 @@ from mpc.errors import IntegrityError, LocalProtocolError, ReuseError
 from mpc.gates.base import NO_GATE, Correlation, Gate, mask_name
 from mpc.prg import Draws, Seed, WordStream, expand_field, expand_words
 from mpc.shares import BitShare, Share
-from mpc.wires import Wires
+from mpc.wires import PlanWires, Wires
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,27 @@ Tags = Mapping[str, Sequence[Correlation]]
 NO_TAGS: Tags = {}
 
 
+_FEW_WIRES = 1 << 10
+"""Wires of a plan of which this is kept: a larger one takes long for other things, and has much to keep."""
+
+
+def dealt_for(gate: Gate, wires: Wires) -> tuple[Correlation, ...]:
+    """Return what is dealt for a gate, in the order of its bytes; over a small plan's own wires it is computed once."""
+    if not isinstance(wires, PlanWires) or len(wires) > _FEW_WIRES:
+        return gate.correlations(wires)
+    known = wires.declared.get(id(gate))
+    if known is None or known[0] is not gate:
+        wires.declared[id(gate)] = known = (gate, gate.correlations(wires))  # the gate itself: its id stays its own
+    found: tuple[Correlation, ...] = known[1]
+    return found
+
+
 def dealt_values(gates: Iterable[Gate], wires: Wires, tags: Tags = NO_TAGS) -> Iterator[tuple[str, Correlation]]:
     """Yield (name of the gate, correlation) of all that is dealt, in the order of its bytes."""
     for correlation in tags.get(NO_GATE, ()):
         yield NO_GATE, correlation
     for gate in gates:
-        for correlation in (*gate.correlations(wires), *tags.get(gate.name, ())):
+        for correlation in (*dealt_for(gate, wires), *tags.get(gate.name, ())):
             yield gate.name, correlation
 
 

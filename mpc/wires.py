@@ -21,7 +21,7 @@ Two kinds of wire are not masked:
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from fractions import Fraction
 from typing import Annotated, Any, Literal, cast
@@ -123,6 +123,18 @@ class Wire(Frozen):
 
 Wires = Mapping[str, Wire]
 """Wires by name."""
+
+
+class PlanWires(dict[str, Wire]):
+    """Wires of one plan by name, none of which changes.
+
+    Attributes:
+        declared: what was computed of a gate over them, with the gate, by its `id`; see `mpc.correlations.dealt_for`.
+    """
+
+    def __init__(self, wires: Iterable[Wire]) -> None:
+        super().__init__((wire.name, wire) for wire in wires)
+        self.declared: dict[int, tuple[object, Any]] = {}
 
 
 def broadcast(*shapes: tuple[Dimension, ...]) -> tuple[Dimension, ...] | None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from mpc import field as fp
 from mpc import kernels
-from mpc.correlations import BundleId, corrected_party, expand, sub_seed
+from mpc.correlations import BundleId, corrected_party, dealt_for, expand, sub_seed
 from mpc.errors import LocalProtocolError
 from mpc.gates.base import Correlation, Gate, mask_name
 from mpc.gates.readings import DealReading
@@ -209,7 +209,7 @@ class Dealer(DealReading):
     def _parts(self, gates: Sequence[Gate]) -> Iterator[Piece]:
         """Yield what is dealt, piece by piece."""
         for gate in gates:
-            yield gate.name, gate.correlations(self.wires), partial(self._deal_gate, gate)
+            yield gate.name, dealt_for(gate, self.wires), partial(self._deal_gate, gate)
 
     def _deal_gate(self, gate: Gate) -> None:
         """Have a gate deal, and let go of the masks that no further one reads."""
@@ -280,6 +280,6 @@ def committed(gates: Iterable[Gate], wires: Wires, bundle: BundleId, seeds: Sequ
     return {
         spec.name.removeprefix(mask_name("")): [sub_seed(each, gate.name, spec).commitment() for each in draws]
         for gate in gates
-        for spec in gate.correlations(wires)
+        for spec in dealt_for(gate, wires)
         if spec.held
     }

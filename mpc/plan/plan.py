@@ -22,7 +22,7 @@ from mpc.gates.input import Input
 from mpc.gates.linear import Combine
 from mpc.plan.ends import PlanInput, PlanOutput, PlanState
 from mpc.plan.program import Program
-from mpc.wires import MAX_BATCH, Frozen, Lifetime, Wire
+from mpc.wires import MAX_BATCH, Frozen, Lifetime, PlanWires, Wire
 
 VERSION: Literal[2] = 2
 FIELD: Literal["2^61-1"] = "2^61-1"
@@ -66,7 +66,7 @@ class Plan(Frozen):
     @cached_property
     def wire(self) -> dict[str, Wire]:
         """Wires by name."""
-        return {wire.name: wire for wire in self.wires}
+        return PlanWires(self.wires)
 
     @cached_property
     def canonical(self) -> bytes:

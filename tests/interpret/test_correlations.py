@@ -12,7 +12,7 @@ from blake3 import blake3
 from mpc import field as fp
 from mpc import tables
 from mpc.at_once import AtOnce
-from mpc.correlations import Bundle, BundleId, CorrectionsDigest, corrected_party, expand, sub_seed
+from mpc.correlations import Bundle, BundleId, CorrectionsDigest, corrected_party, dealt_for, expand, sub_seed
 from mpc.encoding import canonical
 from mpc.entry import entries
 from mpc.errors import EncodingError, IntegrityError, LocalProtocolError, ReuseError
@@ -334,6 +334,17 @@ def test_two_of_three_shares_are_independent_of_the_value(kind: str) -> None:
 
 
 # ------------------------------------------------------------------ who receives what
+
+
+def test_what_is_dealt_for_a_gate_is_computed_once_over_a_plan_s_own_wires() -> None:
+    """For this very gate: another one of its name has its own."""
+    plan = plan_of("relu").build().bind(4)
+    gate = next(each for each in plan.online if each.correlations(plan.wire))
+    first = dealt_for(gate, plan.wire)
+    assert first == gate.correlations(plan.wire) and dealt_for(gate, plan.wire) is first
+    other = gate.model_copy()
+    assert dealt_for(other, plan.wire) == first and dealt_for(other, plan.wire) is not first
+    assert dealt_for(gate, dict(plan.wire)) is not first
 
 
 @pytest.mark.parametrize("parties", [2, 3, 5])

@@ -112,6 +112,8 @@ def test_a_second_run_computes_no_cost_again_and_asks_each_party_once(
         counting(monkeypatch, cost, "gate_cost", counts)
         counting(monkeypatch, cost, "schedule", counts)
         counting(monkeypatch, Plan, "_bind", counts)
+        for kind in {type(gate) for gate in compiled.plan.gates}:
+            counting(monkeypatch, kind, "correlations", counts)
         called.clear()
         asked.clear()
         run(session)
