@@ -13,6 +13,7 @@ from mpc.compiler import compile as front
 from mpc.compiler.compile import compile_model
 from mpc.compiler.graph.graph import GraphInput
 from mpc.compiler.lowering.lower import Lowered
+from mpc.compiler.rehearsal import rehearse
 from mpc.compiler.rehearsal.clear import Clear
 from mpc.compiler.rehearsal.drawing import CORNERS, Draws, corner_runs
 from mpc.errors import ModelError
@@ -138,3 +139,17 @@ def test_corners_are_within_the_ranges_and_reach_their_ends(ends: tuple, shape: 
     assert np.all((low <= rows) & (rows <= high))
     for end in (low, high, np.clip(0.0, low, high), np.where(np.arange(4) % 2 == 0, low, high)):
         assert np.any(np.all(rows == end, axis=1))
+
+
+def test_of_a_large_model_parts_are_rehearsed_side_by_side(
+    narrowed: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What one thread finds is told like what is found one after another, twice the same; and a fault is raised."""
+    path = sums(tmp_path, SIGNS)
+    few = compile_model(path, (-1.0, 1.0)).rehearsal.expected["y"]
+    monkeypatch.setattr(rehearse, "_WORK", 1)
+    first, again = (compile_model(path, (-1.0, 1.0)).rehearsal.expected["y"] for _ in range(2))
+    assert first == again and few.error / 4 < first.error < 4 * few.error
+    narrowed(8)
+    with pytest.raises(ModelError, match="beyond the bound that was proved"):
+        _ = compile_model(path, (-1.0, 1.0)).messages

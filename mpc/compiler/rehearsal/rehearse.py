@@ -10,7 +10,8 @@ off by; how often a decision comes out otherwise, and what it does then, is foun
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -46,6 +47,8 @@ _ELEMENTS = 1 << 22
 _MOST_CORNERS = 512
 _MOST_EMPTY = 16
 """Rows of zeros: they are nearly all alike."""
+_THREADS = 2
+"""Threads on which the parts of a rehearsal are held where a row takes long."""
 _PART = 8
 """Rows at the ends of ranges, on which a plan is held to its bounds, take one of so many parts of that."""
 
@@ -153,20 +156,28 @@ def _rehearse(
 
     inputs, samples = graph.inputs, samples or None
     runs = drawn_runs(inputs, rows, draws) if samples is None else sampled_runs(inputs, rows, samples)
-    with np.errstate(all="ignore"):
+    large = rows <= _FEWEST_ROWS
+
+    def usual() -> None:
         for number, feeds in enumerate(runs):
             for tally, ours, theirs in compared(feeds, decisions, draws):
                 tally.take(ours, theirs, number)
-        for number, feeds in enumerate(
-            drawn_runs(inputs, RARITIES if rows <= _FEWEST_ROWS else rows, draws, rare=True) if samples is None else ()
-        ):
-            for tally, ours, theirs in compared(feeds, Decisions(), draws):
+
+    def rare() -> None:
+        others = Draws("rare") if large else draws
+        for number, feeds in enumerate(drawn_runs(inputs, RARITIES if large else rows, others, rare=True)):
+            for tally, ours, theirs in compared(feeds, Decisions(), others):
                 tally.take_rare(ours, theirs, number)
+
+    def empty() -> None:
         few, others = int(np.clip(rows // _PART, EMPTIES, _MOST_EMPTY)), Draws("empty")
-        for number, feeds in enumerate(empty_runs(inputs, few, others) if samples is None else ()):
+        for number, feeds in enumerate(empty_runs(inputs, few, others)):
             exact = _outputs(graph, feeds) if decides else {}
             for tally, ours, theirs in compared(feeds, Decisions(), others):
                 tally.take_empty(ours, theirs, exact.get(tally.out.value, theirs), number)
+
+    _all_of([usual] if samples is not None else [usual, rare, empty], _THREADS if large else 1)
+    with np.errstate(all="ignore"):
         unsure = decisions.unsure()
         if unsure:
             named = {tally.out.value: tally for tally in tallies}
@@ -174,6 +185,22 @@ def _rehearse(
             for tally in tallies:
                 tally.jumps = found.get(tally.out.value, [])
     return {tally.out.name: tally.expected for tally in tallies}
+
+
+def _all_of(parts: Sequence[Callable[[], None]], threads: int) -> None:
+    """Hold the parts of a rehearsal, on so many threads; raise what the first of them raises."""
+
+    def held(part: Callable[[], None]) -> None:
+        with np.errstate(all="ignore"):
+            part()
+
+    if threads == 1:
+        for part in parts:
+            held(part)
+        return
+    with ThreadPoolExecutor(threads, thread_name_prefix="rehearsal") as pool:
+        for done in [pool.submit(held, part) for part in parts]:
+            done.result()
 
 
 def _rows(plan: Plan) -> int:
