@@ -19,6 +19,7 @@ from mpc.compiler.graph.passes import run_passes
 from mpc.compiler.lowering.lower import Lowered, lower
 from mpc.compiler.operators.missing import with_marks
 from mpc.compiler.roles import Roles
+from mpc.compiler.threads import on_one_thread
 from mpc.errors import InputError, ModelError
 from mpc.fixedpoint import column_of
 from mpc.plan.ends import PlanOutput
@@ -37,6 +38,7 @@ _CALIBRATED = (
 _LONGEST_NAME = 200
 
 
+@on_one_thread()
 def compile_graph(
     graph: Graph,
     roles: Roles | None = None,
