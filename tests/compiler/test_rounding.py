@@ -206,3 +206,18 @@ def test_halves_of_whole_numbers_go_to_the_even_one(how: str, size: int, tmp_pat
     path = save_model(tmp_path, [*nodes, node("Round", ["m"], ["y"])], constants, ("batch", size))
     x = np.random.default_rng(size).integers(-8, 8, (200, size)).astype(np.float32)
     assert_agrees(path, {"x": x}, {"x": (-8.0, 8.0)}, tolerance=0.0)
+
+
+@pytest.mark.parametrize("operator", ["Round", "Floor", "Ceil"])
+def test_whole_numbers_that_are_clipped_fit_a_types_ends(operator: str, tmp_path: Path) -> None:
+    """As quantisers are spelt out: sides of a clip of whole numbers are not rounded, and so have no room beyond it."""
+    nodes = [
+        node("Mul", ["x", "scale"], ["a"]),
+        node(operator, ["a"], ["b"]),
+        node("Clip", ["b", "low", "high"], ["c"]),
+    ]
+    nodes.append(node("Cast", ["c"], ["y"], to=TensorProto.UINT8))
+    constants = {"scale": np.float32(127.5), "low": np.float32(0), "high": np.float32(255)}
+    x = np.random.default_rng(4).uniform(-4, 4, (9, 4)).astype(np.float32)
+    x[0] = [-4.0, 4.0, 0.0, 0.25]
+    assert_agrees(save_model(tmp_path, nodes, constants, ("batch", 4)), {"x": x}, {"x": (-4.0, 4.0)})

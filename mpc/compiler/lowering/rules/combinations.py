@@ -14,6 +14,7 @@ from mpc.compiler.lowering.builder import LINEAR_BITS, Lowering
 from mpc.compiler.lowering.emitted import FRACTION_BITS, Value
 from mpc.compiler.lowering.rules.together import norms_of_sum
 from mpc.compiler.lowering.scales import even, log2
+from mpc.gates.relu import Relu
 
 _FACTOR_BITS = 18
 _FINEST_FACTOR = 26
@@ -60,7 +61,8 @@ def sum_(state: Lowering, node: Node, coarsest: int = _FACTOR_BITS, simple: int 
     error = found.interval.error
     if bends[0] is not None:  # what the value is off by passes once, whichever side of it is seen
         error = np.minimum(error, np.maximum(*(x.interval.error * abs(k) for x, k, _ in factors)))
-    room = sum(abs(k) * (_ROUNDINGS + off * x.interval.bound) for x, k, off in factors)
+    roundings = 0 if scale == 1 and all(_is_whole(state, x) for x, _, _ in factors) else _ROUNDINGS
+    room = sum(abs(k) * (roundings + off * x.interval.bound) for x, k, off in factors)
     low, high = (end * float(scale) for end in _clipped(bends))
     return Value(found.wire, replace(found.interval.within(low - room, high + room), error=error))
 
@@ -106,6 +108,12 @@ def _bends(state: Lowering, node: Node) -> tuple[np.ndarray | None, np.ndarray] 
     if second is None or second[0] != (order[0] if first is None else first[0]):
         return None
     return (None if first is None else first[1]), second[1]
+
+
+def _is_whole(state: Lowering, x: Value) -> bool:
+    """Is it a side of whole numbers that nothing rounds?"""
+    gate = state.writers[x.wire.name]
+    return x.scale == 1 and isinstance(gate, Relu) and gate.shift == 0 and gate.coarse == 0
 
 
 def _bend(writers: dict[str, Node], name: str) -> tuple[str, np.ndarray] | None:
