@@ -226,6 +226,8 @@ class PartyConfig(_Daemon):
         _check_peers("peers", self.peers, self.provider)
         if self.name not in {peer.name for peer in self.peers}:
             raise ValueError(f"peers must contain this party itself, {self.name!r}")
+        if self.rounds_port == self.listen.port:
+            raise ValueError("rounds_port must be another port than that of listen")
         for key in ("coordinators", "owners", "recipients", "data_owners", "askers"):
             listed = sorted(self.machines.intersection(getattr(self.policy, key)))
             if listed:

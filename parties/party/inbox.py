@@ -100,10 +100,11 @@ class Inbox:
         with self._inflow.lock:
             self._require_going(step)
 
-    def await_end(self, step: int, deadline: float) -> NoReturn:
-        """Wait for what ends the link, since the step will not come any more; raises as `take`."""
+    def await_end(self, step: int, deadline: float, late: Callable[[], MpcError]) -> NoReturn:
+        """Raise what ends the link, since the step will not come any more, or what `late` makes if nothing does until
+        `deadline` (monotonic seconds)."""
         with self._inflow.lock:
-            self._await(lambda: self._require_going(step), deadline, f"did not send step {step} in time")
+            self._inflow.wait(lambda: self._require_going(step), deadline, late)
         raise PeerError(f"{self._peer} ended the session", peer=self._peer)
 
     @property

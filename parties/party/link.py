@@ -21,6 +21,8 @@ from parties.wire.frames import Piece
 from parties.wire.pieces import slices
 
 SALT_BYTES = 32
+_REASON_SECONDS = 5.0
+"""That a lost connection is given a better reason within, by the stream beside it."""
 
 
 class Link:
@@ -87,9 +89,21 @@ class Link:
         if self._direct is None:
             return self.inbox.take(step, deadline)
         payload = self._direct.payload()
-        if payload is None:
-            self.inbox.await_end(step, deadline)
+        if self._direct.is_late:
+            raise DeadlineError(
+                f"{self.peer} did not {'send' if payload is None else 'take'} step {step} in time", peer=self.peer
+            )
+        if payload is None:  # lost: its end of the stream, or of the session, says why if it is more than that
+            self.inbox.await_end(step, min(deadline, time.monotonic() + _REASON_SECONDS), self._hung_up)
         return payload
+
+    def _hung_up(self) -> MpcError:
+        return PeerError(
+            f"the connection to {self.peer} for rounds was lost",
+            cause="" if self._direct is None else self._direct.why,
+            remedy=f"start a new session; if it happens again, look into the log of {self.peer}",
+            peer=self.peer,
+        )
 
     def choose(self, direct: Direct | None) -> None:
         """Say, at the party that dials, which way payloads travel from now on: by this connection, or by the stream."""
@@ -101,6 +115,8 @@ class Link:
             self._direct, late = (None, direct) if self._closed else (direct, None)
         if late is not None:
             late.close()
+        if self._offer is not None:
+            self._offer.cancel()  # nobody is waited for any more
         self._settled.set()
 
     def send_entered(self, run: int, digests: Sequence[bytes]) -> None:
@@ -209,7 +225,7 @@ class Link:
         if both and self._offer is None and token:
             self.offered = port, token
         elif not both or self._offer is None:
-            self._settled.set()
+            self._settle(None)
         self._agreed.set()
 
     def await_agreement(self, deadline: float) -> None:

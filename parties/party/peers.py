@@ -15,12 +15,14 @@ from parties.party.link import Link
 from parties.telemetry import logger, rationed
 from parties.trust.identity import Identity
 from parties.wire import frames
-from parties.wire.direct_listener import call
+from parties.wire.direct_listener import HANDSHAKE_SECONDS, call, round_context
 from parties.wire.status import from_rpc
 from parties.wire.transport import connect, patience
 
 _DIALLING = 0.8
 """Part of the connect deadline that dialling a peer may take: what it finds is to be known before that is over."""
+_REACHING = 0.5
+"""Part of what is left of it that connecting to a peer for rounds may take: the peer is to hear of it, too."""
 
 
 class Peers:
@@ -28,6 +30,7 @@ class Peers:
 
     def __init__(self, config: PartyConfig, identity: Identity) -> None:
         self._config, self._identity = config, identity
+        self._rounds = round_context(config.tls, serves=False)
         self._addresses = {peer.name: peer.address for peer in config.peers}
         self._channels = {
             peer.name: connect(identity, peer.name, peer.address, _DIALLING * config.deadlines.connect)
@@ -50,26 +53,25 @@ class Peers:
         deadline = time.monotonic() + patience(self._config.deadlines.connect)
         for link in links.values():
             link.await_agreement(deadline)
-        reaching = [
-            threading.Thread(target=self._reach, args=(link, *link.offered), name=f"reach-{link.peer}", daemon=True)
-            for link in links.values()
-            if link.offered is not None
-        ]
-        for thread in reaching:
-            thread.start()
+        seconds = min(HANDSHAKE_SECONDS, _REACHING * max(0.0, deadline - time.monotonic()))
+        for link in links.values():
+            if link.offered is not None:
+                given = (link, *link.offered, seconds)
+                threading.Thread(target=self._reach, args=given, name=f"reach-{link.peer}", daemon=True).start()
         for link in links.values():
             link.await_way(deadline)
 
-    def _reach(self, link: Link, port: int, token: bytes) -> None:
-        """Connect to a peer for rounds; the stream has them if that fails."""
+    def _reach(self, link: Link, port: int, token: bytes, seconds: float) -> None:
+        """Connect to a peer for rounds, within so many seconds; the stream has them if that fails."""
+        found, host = None, self._addresses[link.peer].host
         try:
-            found = call(self._identity, self._config.tls, link.peer, self._addresses[link.peer].host, port, token)
-        except PeerError as error:
+            found = call(self._identity, self._rounds, link.peer, host, port, token, seconds)
+        except MpcError as error:
             fields = {"peer": link.peer, "port": port, "why": str(error)}
             rationed((link.peer,), logging.WARNING, "rounds travel through gRPC", **fields)
-            link.choose(None)
-        else:
-            link.choose(found)
+        except Exception as error:
+            logger().error("unexpected error while a peer was dialled for rounds", exc_info=error)
+        link.choose(found)
 
     def _dial(self, link: Link) -> None:
         incoming = frames.exchange(self._channels[link.peer], link.frames())

@@ -106,12 +106,21 @@ class PartySession:
         self.online = Online(facts, self.life, self.runs, self.links, weakly(self.abort), consent, keeping)
         self.entries = Entries(facts, self.life, self.runs, self.online)
         self._silence = Silence(facts, self.life, self.runs, self._preparing.locked)
-        budget.take(self._granted, coordinator)
         try:
-            enter = ledger.open_stocked if supply.stored else ledger.open_session
-            enter(self.id, plan.digest, coordinator, consent.opened)
+            self._enter(consent)
         except BaseException:
-            budget.give(self._granted, coordinator)
+            for link in self.links.values():
+                link.close()  # no peer is waited for
+            raise
+
+    def _enter(self, consent: SessionConsent) -> None:
+        """Take the memory that the plan needs, and enter the session into the ledger."""
+        self._budget.take(self._granted, self.coordinator)
+        try:
+            enter = self._ledger.open_stocked if self._supply.stored else self._ledger.open_session
+            enter(self.id, self.plan.digest, self.coordinator, consent.opened)
+        except BaseException:
+            self._budget.give(self._granted, self.coordinator)
             raise
 
     def make_links(self) -> dict[str, Link]:

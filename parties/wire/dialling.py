@@ -129,9 +129,10 @@ def dial(name: str, address: str, deadline: float) -> socket.socket:
     """Return a socket that is connected to the first of the name's addresses that takes it, until `deadline` (monotonic
     seconds); raise PeerError if none does."""
     last: OSError | None = None
-    for each in _addresses(name, address):
+    found = _addresses(name, address)
+    for place, each in enumerate(found):
         try:
-            return _connected(each, deadline)
+            return _connected(each, share(deadline, len(found) - place))
         except OSError as error:
             last = error
     raise _unanswered(name, address, last)
@@ -195,7 +196,7 @@ def _unanswered(name: str, address: str, last: OSError | None) -> PeerError:
     return _unreachable(name, address, (last.strerror if last else None) or "it has no address", "correct the network")
 
 
-def certificates_shown(secured: ssl.SSLSocket) -> list[x509.Certificate]:
+def certificates_shown(secured: ssl.SSLSocket | ssl.SSLObject) -> list[x509.Certificate]:
     """Return the certificates that the other end showed, its own first."""
     if sys.version_info >= (3, 13):
         shown = secured.get_unverified_chain()

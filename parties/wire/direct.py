@@ -6,6 +6,10 @@ receives from them at the same time, so that two parties that both send much nev
 
 Each payload has 16 bytes before it: run, step and size.  Sizes are known beforehand: nothing is allocated because
 of what a peer says, and nothing is read before somebody waits for it, which holds back a peer that is ahead.
+
+TLS works on memory here, and the socket is never waited for in it.  So a peer that sends what is no payload without end
+keeps nobody inside the TLS library, where no deadline and no end of the session is seen: each turn takes a bounded
+number of bytes, and a step a bounded number of turns.
 """
 
 from __future__ import annotations
@@ -18,49 +22,114 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
 
 from mpc.errors import PeerError
 from parties.wire.pieces import room
 
 _HEAD = struct.Struct("<IIQ")
-_JOINED = 1 << 14
-"""Bytes of a payload that travel with its head at most: one record of TLS."""
+_TURN = 1 << 16
+"""Bytes that are sent, and received, in one turn at most."""
+_RECORD = 1 << 14
+_SPARE = 1 << 18
+"""Bytes that a peer may send beside a payload, twice over: TLS's own, of which an honest one's are a thousandth."""
 _LOOK_SECONDS = 0.05
 """So often whoever waits looks whether the session goes on."""
+_KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 20, "TCP_KEEPCNT": 4}
+"""Seconds, seconds, and a number, where the system has them: a firewall forgets connections that are silent."""
+
+Found = TypeVar("Found")
 
 
 class Direct:
-    """One end of a connection to `peer`.  One thread swaps; any may close.
+    """One end of a connection to another party.  One thread at a time uses it; any may close it.
 
     Args:
-        secured: after the handshake, and the other end is certainly that peer's.
+        raw: connected.
+        serves: this end has accepted the connection.
     """
 
-    def __init__(self, secured: ssl.SSLSocket, peer: str) -> None:
-        secured.setblocking(False)
-        secured.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._secured, self.peer = secured, peer
+    def __init__(self, raw: socket.socket, context: ssl.SSLContext, serves: bool) -> None:
+        raw.setblocking(False)
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE.items():
+            if hasattr(socket, name):
+                raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        self.peer = ""
+        self.why = ""
+        """Why it is lost, if it is."""
+        self.is_late = False
+        """Whether the peer has not taken, or not sent, a step in time."""
+        self._raw = raw
         self._lock = threading.Lock()
-        self._lost = False
-        self._leaving: list[memoryview] = []
+        self._arriving, self._encrypted = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self._arriving, self._encrypted, server_side=serves)
+        self._read = memoryview(bytearray(_TURN))
+        self._fed, self._allowed = 0, _SPARE
+        self._unsent = memoryview(b"")
+        self._leaving = memoryview(b"")
         self._incoming = memoryview(b"")
         self._filled, self._head = 0, b""
         self._arrived, self._awaits = True, 0
 
-    def greet(self, welcome: bytes) -> None:
-        """Send a few bytes before anything else leaves."""
-        with self._lock:
-            if not self._lost:
-                self._secured.send(welcome)
+    # ------------------------------------------------------------------------- before rounds
+
+    def shake_hands(self, deadline: float) -> None:
+        """Have TLS begin, until `deadline` (monotonic seconds); raise OSError if it does not."""
+        self._complete(self.tls.do_handshake, deadline)
+
+    def tell(self, words: bytes, deadline: float) -> None:
+        """Send a few bytes before any payload; raise OSError if they do not leave in time."""
+        self._complete(lambda: self.tls.write(words), deadline)
+
+    def hear(self, size: int, deadline: float) -> bytes:
+        """Read a few bytes before any payload; raise OSError if they do not come in time."""
+        heard = b""
+        while len(heard) < size:
+            part = self._complete(partial(self.tls.read, size - len(heard)), deadline)
+            if not part:
+                raise ConnectionResetError("it hung up")
+            heard += part
+        return heard
+
+    def _complete(self, action: Callable[[], Found], deadline: float) -> Found:
+        """Repeat something that TLS does until it needs no more bytes, and what it says has left."""
+        found: list[Found] = []
+        while True:
+            with self._lock:
+                self._require_open()
+                self._awaits = 0
+                if not found:
+                    with suppress(ssl.SSLWantReadError):
+                        found.append(action())
+                self._flush()
+                if found and not self._unsent:
+                    return found[0]
+                moved = not found and self._feed()
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("nothing came in time")
+            if not moved:
+                _wait([self], left)
+
+    # ------------------------------------------------------------------------- a round
 
     def begin(self, run: int, step: int, payload: bytes | memoryview, size: int) -> None:
         """Say what leaves next, and how many bytes the peer's payload of that step has."""
         head, view = _HEAD.pack(run, step, len(payload)), memoryview(payload)
-        first = memoryview(b"".join((head, view[: _JOINED - _HEAD.size])))
-        rest = view[_JOINED - _HEAD.size :]
-        self._leaving = [first, rest] if rest else [first]
+        first = _RECORD - _HEAD.size
+        with self._lock:
+            try:
+                self._require_open()
+                self.tls.write(b"".join((head, view[:first])))
+            except OSError as error:
+                self.why = self.why or reason(error)
+        self._leaving = view[first:]
         self._head = _HEAD.pack(run, step, size)
         self._incoming, self._filled, self._arrived = room(_HEAD.size + size), 0, False
+        self._fed, self._allowed = 0, 2 * (size + _SPARE)
 
     @property
     def is_open(self) -> bool:
@@ -70,53 +139,76 @@ class Direct:
     @property
     def busy(self) -> bool:
         """Something has still to leave or to come, and may."""
-        return not self._lost and (bool(self._leaving) or not self._arrived)
+        return self.is_open and (bool(self._unsent or self._leaving or self._encrypted.pending) or not self._arrived)
 
     def advance(self) -> bool:
-        """Send and receive as much as can be at once; say whether anything was.
+        """Send and receive what can be at once, of a turn's bytes; say whether anything was.
 
         Raises:
-            PeerError: what comes is not the step that is awaited.
+            PeerError: what comes is not the step that is awaited, or much more than that.
         """
         with self._lock:
             if self._lost:
                 return False
             self._awaits = 0
             try:
-                sent = self._go_on(self._send)
-                return self._go_on(self._receive) or sent
-            except OSError:  # TLS's other errors are such ones
-                self._lost = True
+                sent = self._send()
+                return self._receive() or sent
+            except OSError as error:  # TLS's errors are such ones
+                self.why = reason(error)
                 return False
 
-    def _go_on(self, transfer: Callable[[], bool]) -> bool:
-        """Transfer until it is done or has to wait; note for what."""
-        moved = False
-        try:
-            while transfer():
-                moved = True
-        except ssl.SSLWantReadError:
-            self._awaits |= select.POLLIN
-        except ssl.SSLWantWriteError:
-            self._awaits |= select.POLLOUT
-        return moved
-
     def _send(self) -> bool:
-        if not self._leaving:
+        size = 0
+        while self._leaving and not self._unsent and size < _TURN:
+            count = self.tls.write(self._leaving[:_RECORD])
+            self._leaving, size = self._leaving[count:], size + count
+        return self._flush()
+
+    def _flush(self) -> bool:
+        """Have encrypted bytes leave; say whether any did."""
+        if not self._unsent:
+            self._unsent = memoryview(self._encrypted.read())
+        if not self._unsent:
             return False
-        count = self._secured.send(self._leaving[0])
-        rest = self._leaving[0][count:]
-        self._leaving[:1] = [rest] if rest else []
+        try:
+            self._unsent = self._unsent[self._raw.send(self._unsent) :]
+        except BlockingIOError:
+            self._awaits |= select.POLLOUT
+            return False
         return True
 
     def _receive(self) -> bool:
         if self._arrived:
             return False
-        count = self._secured.recv_into(self._incoming[self._filled :])
+        before = self._filled
+        with suppress(ssl.SSLWantReadError):
+            while not self._arrived:
+                count = self._read_into(self._incoming[self._filled :])
+                if not count:
+                    raise ConnectionResetError("the peer has hung up")
+                self._filled += count
+                self._judge()
+        return self._filled > before or self._feed()
+
+    def _read_into(self, view: memoryview) -> int:
+        tls: Any = self.tls  # its types speak of bytearrays alone
+        count: int = tls.read(len(view), view)
+        return count
+
+    def _feed(self) -> bool:
+        """Hand TLS what has come, a turn's bytes at most; say whether anything had."""
+        try:
+            count = self._raw.recv_into(self._read)
+        except BlockingIOError:
+            self._awaits |= select.POLLIN
+            return False
         if not count:
-            raise ConnectionResetError("the peer's end is closed")
-        self._filled += count
-        self._judge()
+            raise ConnectionResetError("the peer has hung up")
+        self._fed += count
+        if self._fed > self._allowed:
+            raise PeerError(f"{self.peer or 'somebody'} sends much more than a step has", peer=self.peer or None)
+        self._arriving.write(self._read[:count])
         return True
 
     def _judge(self) -> None:
@@ -132,18 +224,29 @@ class Direct:
 
     def wait_on(self, poll: select.poll) -> None:
         """Have a poll end when something more can leave or come."""
-        with self._lock, suppress(ValueError):  # it was closed
-            poll.register(self._secured.fileno(), self._awaits)
+        with self._lock:
+            if not self._lost:
+                poll.register(self._raw.fileno(), self._awaits)
+
+    # ------------------------------------------------------------------------- its end
+
+    @property
+    def _lost(self) -> bool:
+        return bool(self.why)
+
+    def _require_open(self) -> None:
+        if self._lost:
+            raise ConnectionResetError(self.why)
 
     def give_up(self) -> None:
         """Wait for the peer no more: what has left in part cannot be followed by anything."""
-        self._lost = True
+        self.is_late, self.why = True, self.why or "the peer was too late"
 
     def close(self) -> None:
         """Hang up; whoever swaps finds the connection lost.  Safe to call twice."""
         with self._lock:
-            self._lost = True
-            self._secured.close()
+            self.why = self.why or "this party has hung up"
+            self._raw.close()
 
 
 def swap(connections: Sequence[Direct], deadline: float, check: Callable[[], None]) -> None:
@@ -152,24 +255,44 @@ def swap(connections: Sequence[Direct], deadline: float, check: Callable[[], Non
     What a lost connection, or a late peer, has not sent is missing then.
 
     Args:
-        check: called while nothing moves; raises what has ended the session.
+        check: called now and then; raises what has ended the session.
 
     Raises:
         PeerError: a peer sent something out of turn.
     """
     busy = [each for each in connections if each.busy]
+    look = time.monotonic() + _LOOK_SECONDS
     while busy:
         moved = [each.advance() for each in busy]
         busy = [each for each in busy if each.busy]
-        if any(moved) or not busy:
-            continue
-        check()
-        left = deadline - time.monotonic()
-        if left <= 0:
+        if not busy:
+            return
+        now = time.monotonic()
+        if now >= deadline:
             for each in busy:
                 each.give_up()
             return
-        poll = select.poll()
-        for each in busy:
-            each.wait_on(poll)
-        poll.poll(1000 * min(left, _LOOK_SECONDS))
+        if now >= look or not any(moved):
+            check()
+            look = now + _LOOK_SECONDS
+        if not any(moved):
+            _wait(busy, deadline - now)
+
+
+def _wait(connections: Sequence[Direct], seconds: float) -> None:
+    """Wait until something can be done on one of these connections, for a moment at most."""
+    poll = select.poll()
+    for each in connections:
+        each.wait_on(poll)
+    poll.poll(1000 * min(seconds, _LOOK_SECONDS))
+
+
+def reason(error: OSError) -> str:
+    """Say in words why a connection failed."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"a certificate does not verify: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {(error.reason or 'no reason given').lower().replace('_', ' ')}"
+    if isinstance(error, TimeoutError):
+        return "nothing came in time"
+    return error.strerror or str(error) or type(error).__name__

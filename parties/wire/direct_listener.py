@@ -8,12 +8,12 @@ another name, or twice with the same, is hung up on.  Where no session waits for
 from __future__ import annotations
 
 import logging
+import selectors
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,13 +24,14 @@ from parties.config.models import TlsConfig
 from parties.telemetry import rationed
 from parties.trust.identity import Identity
 from parties.wire.dialling import certificates_shown, dial
-from parties.wire.direct import Direct
+from parties.wire.direct import Direct, reason
 
 TOKEN_BYTES = 32
 _PROTOCOL = "mpc-rounds"
 HANDSHAKE_SECONDS = 3.0
-"""That a handshake may take, on either side."""
+"""That it may take until a caller is welcome, on either side."""
 _AT_ONCE = 8
+_LOOK_SECONDS = 0.5
 _WELCOME = b"\x01"
 
 
@@ -99,7 +100,7 @@ class Listener:
     """Listens for peers of sessions that wait for them.  Thread-safe.
 
     Args:
-        host: where; the port is any that is free if it is 0.
+        host: where, at all its addresses; the port is any that is free if it is 0.
         draw: fresh random bytes.
 
     Raises:
@@ -110,19 +111,18 @@ class Listener:
         self._identity, self._draw = identity, draw
         self._context = round_context(tls, serves=True)
         self._waiting: dict[bytes, Offer] = {}
+        self._shaking: set[socket.socket] = set()
         self._lock = threading.Lock()
-        self._shaking = threading.BoundedSemaphore(_AT_ONCE)
-        self._workers = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="rounds")
+        self._closed = False
         try:
-            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-            self._server = socket.create_server((host, port), family=family)
+            self._servers = _listen(host, port)
         except OSError as error:
             raise ConfigError(
                 f"cannot listen on port {port} of {host} for rounds",
                 cause=error.strerror or "the address is not this machine's",
                 remedy="stop what uses it, or set another rounds_port",
             ) from None
-        self.port: int = self._server.getsockname()[1]
+        self.port: int = self._servers[0].getsockname()[1]
         threading.Thread(target=self._accept, name="rounds-accept", daemon=True).start()
 
     def offer(self, peer: str) -> Offer:
@@ -137,111 +137,158 @@ class Listener:
         """Return how many peers are waited for."""
         return len(self._waiting)
 
+    @property
+    def shaking(self) -> int:
+        """Return how many callers have not shown yet who they are."""
+        return len(self._shaking)
+
     def forget(self, offer: Offer) -> None:
         """Wait for that peer no more."""
         with self._lock:
             self._waiting.pop(offer.token, None)
 
     def close(self) -> None:
-        """End: listen no more."""
-        with suppress(OSError):
-            self._server.shutdown(socket.SHUT_RDWR)  # ends the thread that accepts
-        self._server.close()
-        self._workers.shutdown(wait=False, cancel_futures=True)
+        """End: listen no more, and hang up on whoever shakes hands."""
+        with self._lock:
+            self._closed, shaking = True, [*self._shaking]
+        for each in (*self._servers, *shaking):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for it
+        for server in self._servers:
+            server.close()
 
     def _accept(self) -> None:
-        while True:
-            try:
-                raw, where = self._server.accept()
-            except OSError:
-                if self._server.fileno() < 0:
-                    return
-                continue
-            if not self._waiting or not self._shaking.acquire(blocking=False):
-                raw.close()
-                continue
-            try:
-                self._workers.submit(self._meet, raw, str(where[0]))
-            except RuntimeError:  # it is closed
+        """Take connections until this is closed."""
+        with selectors.DefaultSelector() as selector:
+            for server in self._servers:
+                selector.register(server, selectors.EVENT_READ, server)
+            while not self._closed:
+                for key, _ in selector.select(_LOOK_SECONDS):
+                    try:
+                        raw, where = key.data.accept()
+                    except BlockingIOError:
+                        continue
+                    except (OSError, ValueError) as error:  # it is closed, or this process has no descriptor left
+                        if not self._closed:
+                            rationed(("accept",), logging.WARNING, "no connection for rounds is taken", why=str(error))
+                            time.sleep(_LOOK_SECONDS)
+                        continue
+                    self._take(raw, str(where[0]))
+
+    def _take(self, raw: socket.socket, where: str) -> None:
+        """Have a thread shake hands with a caller, if any is waited for and few do."""
+        with self._lock:
+            if self._closed or not self._waiting or len(self._shaking) >= _AT_ONCE:
                 raw.close()
                 return
+            self._shaking.add(raw)
+        try:
+            threading.Thread(target=self._meet, args=(raw, where), name="rounds", daemon=True).start()
+        except RuntimeError as error:  # this process has as many threads as it may have
+            rationed(("accept",), logging.WARNING, "no connection for rounds is taken", why=str(error))
+            self._over(raw)
+            raw.close()
+
+    def _over(self, raw: socket.socket) -> None:
+        with self._lock:
+            self._shaking.discard(raw)
 
     def _meet(self, raw: socket.socket, where: str) -> None:
-        """Have a caller show who it is, and hand it to the session that waits for it."""
+        """Have a caller show who it is, and hand it to the session that waits for it; all of that within seconds."""
+        direct, deadline = None, time.monotonic() + HANDSHAKE_SECONDS
         try:
-            raw.settimeout(HANDSHAKE_SECONDS)
-            secured = self._context.wrap_socket(raw, server_side=True)  # closes what it cannot secure
-            try:
-                offer = self._expected(secured)
-            except BaseException:
-                secured.close()
-                raise
-            direct = Direct(secured, offer.peer)
+            direct = Direct(raw, self._context, serves=True)
+            direct.shake_hands(deadline)
+            offer = self._expected(direct, deadline)
             offer.arrived(direct)  # the peer may say so as soon as it is welcome
-            direct.greet(_WELCOME)
-        except (OSError, PeerError) as error:
-            why = error.what if isinstance(error, PeerError) else type(error).__name__
+            direct.tell(_WELCOME, deadline)
+        except Exception as error:
+            why = _why(error)
             rationed((where,), logging.WARNING, "refused a connection for rounds", address=where, why=why)
+            if direct is None:
+                raw.close()
+            else:
+                direct.close()
         finally:
-            self._shaking.release()
+            self._over(raw)
 
-    def _expected(self, secured: ssl.SSLSocket) -> Offer:
+    def _expected(self, direct: Direct, deadline: float) -> Offer:
         """Return the offer whose token the caller brings, once: if it is the peer that was told it."""
-        token = b""
-        while len(token) < TOKEN_BYTES:
-            part = secured.recv(TOKEN_BYTES - len(token))
-            if not part:
-                raise PeerError("it hung up without a token")
-            token += part
+        token = direct.hear(TOKEN_BYTES, deadline)
         with self._lock:
             offer = self._waiting.get(token)
         if offer is None:
             raise PeerError("nobody waits for it")
-        judge(self._identity, offer.peer, secured)
+        judge(self._identity, offer.peer, direct)
         with self._lock:
             if self._waiting.pop(token, None) is None:
                 raise PeerError("it came twice")
         return offer
 
 
+def _listen(host: str, port: int) -> list[socket.socket]:
+    """Listen at every address of a host, as gRPC does; raise OSError if one of them cannot be had."""
+    servers: list[socket.socket] = []
+    try:
+        for family, _, _, _, address in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            both = family == socket.AF_INET6 and host == "::" and socket.has_dualstack_ipv6()
+            server = socket.create_server((address[0], port), family=family, dualstack_ipv6=both)
+            server.setblocking(False)
+            servers.append(server)
+            port = server.getsockname()[1]
+    except OSError:
+        for server in servers:
+            server.close()
+        raise
+    return servers
+
+
 def call(
-    identity: Identity,
-    tls: TlsConfig,
-    peer: str,
-    host: str,
-    port: int,
-    token: bytes,
-    seconds: float = HANDSHAKE_SECONDS,
+    identity: Identity, context: ssl.SSLContext, peer: str, host: str, port: int, token: bytes, seconds: float
 ) -> Direct:
-    """Dial a peer where it said that it listens; within `seconds`.
+    """Dial a peer where it said that it listens, and be welcome; within `seconds`.
+
+    Args:
+        context: of `round_context`.
 
     Raises:
         PeerError: it is not there, or is not that peer.
     """
-    bracketed = f"[{host}]" if ":" in host else host
-    raw = dial(peer, Endpoint(f"{bracketed}:{port}"), time.monotonic() + seconds)
+    deadline = time.monotonic() + seconds
+    raw = dial(peer, Endpoint(f"[{host}]:{port}" if ":" in host else f"{host}:{port}"), deadline)
+    direct = None
     try:
-        raw.settimeout(seconds)
-        secured = round_context(tls, serves=False).wrap_socket(raw)
-        try:
-            judge(identity, peer, secured)
-            secured.sendall(token)
-            if secured.recv(len(_WELCOME)) != _WELCOME:
-                raise PeerError(f"{peer} hung up on a connection for rounds", peer=peer)
-        except BaseException:
-            secured.close()
+        direct = Direct(raw, context, serves=False)
+        direct.shake_hands(deadline)
+        judge(identity, peer, direct)
+        direct.tell(token, deadline)
+        if direct.hear(len(_WELCOME), deadline) != _WELCOME:
+            raise PeerError("it says something else than welcome")
+    except Exception as error:
+        (raw if direct is None else direct).close()
+        if not isinstance(error, OSError | PeerError):
             raise
-    except OSError as error:
-        raise PeerError(
-            f"{peer} takes no connection for rounds at port {port}", cause=error.strerror or str(error), peer=peer
-        ) from None
-    return Direct(secured, peer)
+        raise PeerError(f"{peer} takes no connection for rounds at port {port}", cause=_why(error), peer=peer) from None
+    return direct
 
 
-def judge(identity: Identity, peer: str, secured: ssl.SSLSocket) -> None:
-    """Raise PeerError unless the other end of a connection speaks our protocol and has that peer's certificate."""
-    if secured.selected_alpn_protocol() != _PROTOCOL:
+def judge(identity: Identity, peer: str, direct: Direct) -> None:
+    """Raise PeerError unless the other end speaks our protocol and has that peer's certificate."""
+    if direct.tls.selected_alpn_protocol() != _PROTOCOL:
         raise PeerError("it does not speak the protocol of rounds", peer=peer)
-    fault = identity.trust.fault_in_use(certificates_shown(secured), peer, datetime.now(UTC))
+    try:
+        chain = certificates_shown(direct.tls)
+    except ValueError:  # of its library, for what is no certificate by all rules
+        raise PeerError("its certificates cannot be read", peer=peer) from None
+    fault = identity.trust.fault_in_use(chain, peer, datetime.now(UTC))
     if fault is not None:
         raise PeerError(f"its certificate {fault}", peer=peer)
+    direct.peer = peer
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, PeerError):
+        return error.what
+    return reason(error) if isinstance(error, OSError) else f"unexpected: {type(error).__name__}"

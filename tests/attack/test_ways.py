@@ -12,14 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from mpc.errors import DeadlineError, HandshakeError, MpcError, PeerError
+from mpc.errors import ConfigError, DeadlineError, HandshakeError, MpcError, PeerError
+from mpc.fixedpoint import encode
 from parties.config.models import PartyConfig
 from parties.party import peers
 from parties.party.link import Link
 from parties.pb.party_pb2 import Abort, Frame, OpenReply, Payload, Ways
+from parties.wire import direct_listener
 from parties.wire.direct import Direct, swap
-from parties.wire.direct_listener import call
-from tests.support.parties import PATIENCE, InProcess, deadlines, eventually
+from parties.wire.direct_listener import call, round_context
+from tests.support.parties import PATIENCE, InProcess, data, deadlines, eventually
 from tests.support.raw_peers import Opening, RawPeer
 
 pytestmark = pytest.mark.timeout(60)
@@ -45,7 +47,8 @@ class Meeting:
     def connect(self) -> Direct:
         tls, hello = self.cluster.tls("party-0"), self.told.hello
         identity = self.cluster.identity("party-0")
-        return call(identity, tls, "party-1", "127.0.0.1", hello.rounds_port, hello.rounds_token, PATIENCE)
+        context = round_context(tls, serves=False)
+        return call(identity, context, "party-1", "127.0.0.1", hello.rounds_port, hello.rounds_token, PATIENCE)
 
     def outcome(self) -> Exception:
         error = self.opening.join()
@@ -183,6 +186,79 @@ def test_both_of_a_pair_have_to_take_connections(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(InProcess, "party_config", config)
     with InProcess(tmp_path, 2) as running:
         assert ways(running) == {False}
+
+
+def test_a_port_that_is_silent_leaves_time_for_the_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However short the time to connect is: who dials gives up before the peer does."""
+
+    def silent(*given: object) -> Direct:
+        time.sleep(float(str(given[-1])))
+        raise PeerError("nothing came in time")
+
+    monkeypatch.setattr(peers, "call", silent)
+    with InProcess(tmp_path, 2, deadlines=deadlines(connect=2, setup=15, step=3, submit=10)) as running:
+        assert ways(running) == {False}
+
+
+def test_whatever_fails_while_a_peer_is_dialled_the_stream_has_the_rounds(
+    cluster: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> Direct:
+        raise RuntimeError("unexpected")
+
+    monkeypatch.setattr(peers, "call", broken)
+    assert ways(cluster) == {False}
+
+
+def test_a_certificate_that_cannot_be_read_is_refused(cluster: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenSSL takes some that the library which judges them does not."""
+
+    def unreadable(*_: object) -> list[object]:
+        raise ValueError("6 is not a valid X509 version")
+
+    monkeypatch.setattr(direct_listener, "certificates_shown", unreadable)
+    assert ways(cluster) == {False}
+
+
+def test_a_session_that_cannot_be_made_waits_for_nobody(cluster: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise ConfigError("the disk is full")
+
+    for node in cluster.nodes:
+        monkeypatch.setattr(node.ledger, "open_session", full)
+    with pytest.raises(MpcError):
+        cluster.session()
+    assert all(node.listener is not None and not node.listener.waiting for node in cluster.nodes)
+
+
+def test_a_peer_that_takes_no_connections_is_not_waited_for(cluster: InProcess) -> None:
+    meeting = Meeting(cluster, port=0)
+    assert isinstance(meeting.opening.join(), OpenReply)
+    listener = cluster.nodes[1].listener
+    assert listener is not None and not listener.waiting
+    meeting.peer.end()
+
+
+def test_a_connection_that_breaks_by_itself_is_named(cluster: InProcess) -> None:
+    """Its stream is well, so nothing else says what happened; nobody waits for a step's deadline."""
+    session = cluster.session()
+    try:
+        for link in cluster.of(1, session.id).links.values():
+            assert link.direct is not None
+            link.direct.close()
+        [given] = session.plan.inputs
+        integers = encode(data(1), session.plan.wire[given.wire].scale)
+        with pytest.raises(PeerError, match="the connection to party-[01] for rounds was lost") as caught:
+            session.run({given.wire: integers}, 1, time.perf_counter)
+        assert caught.value.peer in cluster.names
+    finally:
+        session.close()
+
+
+def test_rounds_have_another_port_than_calls(cluster: InProcess) -> None:
+    config = cluster.party_config(0)
+    with pytest.raises(ValueError, match="rounds_port must be another port than that of listen"):
+        PartyConfig.model_validate({**config.model_dump(), "rounds_port": config.listen.port})
 
 
 def test_a_session_that_ends_hangs_up(cluster: InProcess) -> None:

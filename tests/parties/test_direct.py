@@ -3,6 +3,8 @@ but the awaited step is taken."""
 
 from __future__ import annotations
 
+import errno
+import itertools
 import random
 import socket
 import ssl
@@ -44,7 +46,10 @@ class Ends:
 
     def call(self, offer: Offer, name: str = "party-0", *, given: bytes | None = None) -> Direct:
         tls = self.tls(name)
-        return call(Identity.load(tls), tls, "party-1", HOST, offer.port, given or offer.token, PATIENCE)
+        return self.dial(tls, offer.port, given or offer.token)
+
+    def dial(self, tls: TlsConfig, port: int, token: bytes, peer: str = "party-1", seconds: float = PATIENCE) -> Direct:
+        return call(Identity.load(tls), round_context(tls, serves=False), peer, HOST, port, token, seconds)
 
     def pair(self, name: str = "party-0") -> tuple[Direct, Direct]:
         """(the end that dialled, the end that listened)."""
@@ -69,6 +74,10 @@ def ends(root: Issuer, tmp_path: Path) -> Iterator[Ends]:
     listener.close()
 
 
+def soon() -> float:
+    return time.monotonic() + PATIENCE
+
+
 def calm() -> None:
     """Nothing has ended."""
 
@@ -80,7 +89,7 @@ def exchange(ends: list[list[Direct]], payloads: list[bytes], run: int = 1, step
         others = [other for other in range(len(ends)) if other != place]
         for connection, other in zip(ends[place], others, strict=True):
             connection.begin(run, step, payloads[place], len(payloads[other]))
-        swap(ends[place], time.monotonic() + PATIENCE, calm)
+        swap(ends[place], soon(), calm)
         return [bytes(found) for connection in ends[place] if (found := connection.payload()) is not None]
 
     with ThreadPoolExecutor(len(ends)) as threads:
@@ -115,10 +124,10 @@ def test_three_parties_swap_in_pairs(ends: Ends) -> None:
 def test_another_step_is_not_taken_for_the_awaited_one(ends: Ends, run: int, step: int, size: int) -> None:
     first, second = ends.pair()
     with closing(first), closing(second):
-        second.greet(struct.pack("<IIQ", run, step, size) + b"bytes")
+        second.tell(struct.pack("<IIQ", run, step, size) + b"bytes", soon())
         first.begin(1, 0, b"bytes", 5)
         with pytest.raises(PeerError, match="party-1 sent something out of turn"):
-            swap([first], time.monotonic() + PATIENCE, calm)
+            swap([first], soon(), calm)
         assert first.payload() is None
 
 
@@ -132,7 +141,7 @@ def test_what_comes_early_is_not_read(ends: Ends) -> None:
         second.advance()
         for step, expected in enumerate((b"one", b"two")):
             first.begin(1, step, b"abc", 3)
-            swap([first], time.monotonic() + PATIENCE, calm)
+            swap([first], soon(), calm)
             assert first.payload() == expected
 
 
@@ -144,13 +153,13 @@ def test_a_peer_that_hangs_up_is_missed_and_waited_for_no_more(ends: Ends) -> No
         swap([first], time.monotonic() + 100 * PATIENCE, calm)
         assert first.payload() is None and not first.busy
         first.begin(1, 1, b"x", 10)
-        assert not first.busy and first.payload() is None
+        assert not first.busy and first.payload() is None and first.why
 
 
 def test_half_a_payload_is_none(ends: Ends) -> None:
     first, second = ends.pair()
     with closing(first), closing(second):
-        second.greet(struct.pack("<IIQ", 1, 0, 10) + b"half")
+        second.tell(struct.pack("<IIQ", 1, 0, 10) + b"half", soon())
         first.begin(1, 0, b"abc", 10)
         swap([first], time.monotonic() + 0.2, calm)
         assert first.payload() is None
@@ -161,7 +170,7 @@ def test_nothing_follows_what_left_in_part(ends: Ends) -> None:
     the middle of this one."""
     first, second = ends.pair()
     with closing(first), closing(second):
-        second.greet(struct.pack("<IIQ", 1, 0, 3) + b"abc")
+        second.tell(struct.pack("<IIQ", 1, 0, 3) + b"abc", soon())
         first.begin(1, 0, b"x" * 50_000_000, 3)
         swap([first], time.monotonic() + 0.2, calm)
         assert first.payload() == b"abc"
@@ -179,7 +188,7 @@ def test_whoever_waits_looks_whether_the_session_goes_on(ends: Ends) -> None:
 
     with closing(first), closing(second), ThreadPoolExecutor(1) as thread:
         first.begin(1, 0, b"abc", 3)
-        waiting = thread.submit(swap, [first], time.monotonic() + PATIENCE, check)
+        waiting = thread.submit(swap, [first], soon(), check)
         over.set()
         with pytest.raises(SessionError, match="over"):
             waiting.result(PATIENCE)
@@ -189,7 +198,7 @@ def test_closing_ends_a_swap_in_another_thread(ends: Ends) -> None:
     first, second = ends.pair()
     with closing(second), ThreadPoolExecutor(1) as thread:
         first.begin(1, 0, b"abc", 3)
-        waiting = thread.submit(swap, [first], time.monotonic() + PATIENCE, calm)
+        waiting = thread.submit(swap, [first], soon(), calm)
         first.close()
         waiting.result(PATIENCE)
         first.close()
@@ -252,7 +261,7 @@ def test_a_bad_network_loses_payloads_and_changes_none(ends: Ends, seed: int, ch
     handshake, size = 8_000, rng.choice((50, 5_000, 200_000))
     with Unreliable(offer.port, handshake + rng.randrange(8 * size), change, seed) as network:
         tls = ends.tls("party-0")
-        first = call(Identity.load(tls), tls, "party-1", HOST, network.port, offer.token, PATIENCE)
+        first = ends.dial(tls, network.port, offer.token)
         eventually(lambda: offer.came)
         second = offer.take()
         assert second is not None
@@ -263,6 +272,142 @@ def test_a_bad_network_loses_payloads_and_changes_none(ends: Ends, seed: int, ch
                 assert all(got in ([], [payload]) for got, payload in zip(found, payloads[::-1], strict=True))
                 if [] in found:
                     return
+
+
+# ---------------------------------------------------------------- a peer that wastes time
+
+
+def trickle(direct: Direct, parts: Iterator[bytes], pause: float, over: threading.Event) -> None:
+    """Send parts as records of their own until it is over."""
+    with suppress(OSError):
+        for part in parts:
+            direct.tell(part, soon())
+            if over.wait(pause):
+                return
+
+
+def test_records_of_one_byte_are_refused_before_they_cost_much(ends: Ends) -> None:
+    """Each costs 22 bytes and a turn of TLS; so do records that carry nothing at all."""
+    first, second = ends.pair()
+    size, over = 4_000_000, threading.Event()
+    parts = itertools.chain([struct.pack("<IIQ", 1, 0, size)], itertools.repeat(b"x", size))
+    with closing(first), closing(second), ThreadPoolExecutor(1) as thread:
+        sending = thread.submit(trickle, second, parts, 0, over)
+        first.begin(1, 0, b"abc", size)
+        try:
+            with pytest.raises(PeerError, match="party-1 sends much more than a step has"):
+                swap([first], time.monotonic() + 10 * PATIENCE, calm)
+        finally:
+            over.set()
+            first.close()
+            sending.result(PATIENCE)
+
+
+def test_a_peer_that_sends_little_and_often_is_late_all_the_same(ends: Ends) -> None:
+    first, second = ends.pair()
+    over, checks = threading.Event(), list[float]()
+    parts = itertools.chain([struct.pack("<IIQ", 1, 0, 1_000_000)], itertools.repeat(b"x"))
+    with closing(first), closing(second), ThreadPoolExecutor(1) as thread:
+        sending = thread.submit(trickle, second, parts, 0.0005, over)
+        first.begin(1, 0, b"abc", 1_000_000)
+        swap([first], time.monotonic() + 0.5, lambda: checks.append(time.monotonic()))
+        over.set()
+        sending.result(PATIENCE)
+        assert first.is_late and first.payload() is None and checks
+
+
+def test_a_token_in_pieces_has_no_more_time_than_one_at_once(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direct_listener, "HANDSHAKE_SECONDS", 1.0)
+    offer, tls = ends.listener.offer("party-0"), ends.tls("party-0")
+    slow = Direct(
+        socket.create_connection((HOST, offer.port), PATIENCE), round_context(tls, serves=False), serves=False
+    )
+    with closing(slow):
+        slow.shake_hands(soon())
+        with pytest.raises(OSError):
+            for place in range(TOKEN_BYTES - 1):
+                slow.tell(offer.token[place : place + 1], soon())
+                time.sleep(0.1)
+            slow.hear(1, soon())
+    eventually(lambda: not ends.listener.shaking)
+    with closing(ends.call(offer)):
+        offer.cancel()
+
+
+def test_who_shakes_hands_holds_up_no_end(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direct_listener, "HANDSHAKE_SECONDS", 100 * PATIENCE)
+    offer = ends.listener.offer("party-0")
+    with closing(socket.create_connection((HOST, offer.port), PATIENCE)):
+        eventually(lambda: ends.listener.shaking == 1)
+        ends.listener.close()
+        eventually(lambda: not ends.listener.shaking)
+
+
+def test_a_listener_that_says_no_welcome_is_left(ends: Ends) -> None:
+    tls = ends.tls("party-1")
+
+    def silent(raw: socket.socket) -> None:
+        direct = Direct(raw, round_context(tls, serves=True), serves=True)
+        with closing(direct), suppress(OSError):
+            direct.shake_hands(soon())
+            direct.hear(1_000, soon())
+
+    with closing(socket.create_server((HOST, 0))) as server, ThreadPoolExecutor(1) as thread:
+        answering = thread.submit(lambda: silent(server.accept()[0]))
+        with pytest.raises(PeerError, match="nothing came in time"):
+            ends.dial(ends.tls("party-0"), server.getsockname()[1], bytes(TOKEN_BYTES), seconds=1.0)
+        answering.result(PATIENCE)
+
+
+# ------------------------------------------------------------- a machine that has no more
+
+
+def test_a_thread_that_cannot_be_started_costs_one_connection(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, failed = threading.Thread.start, list[str]()
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "rounds" and not failed:
+            failed.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    offer = ends.listener.offer("party-0")
+    refused(ends, offer)
+    assert failed and not ends.listener.shaking
+    with closing(ends.call(offer)):
+        offer.cancel()
+
+
+def test_no_descriptors_cost_a_pause_and_a_line(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    accept, failed, said = socket.socket.accept, list[float](), list[str]()
+
+    def exhausted(server: socket.socket) -> tuple[socket.socket, object]:
+        if server.getsockname()[1] == ends.listener.port and len(failed) < 2:
+            failed.append(time.monotonic())
+            raise OSError(errno.EMFILE, "Too many open files")
+        return accept(server)
+
+    monkeypatch.setattr(socket.socket, "accept", exhausted)
+    monkeypatch.setattr(direct_listener, "rationed", lambda kind, level, event, **fields: said.append(fields["why"]))
+    offer = ends.listener.offer("party-0")
+    with closing(ends.call(offer)):
+        offer.cancel()
+    assert failed[1] - failed[0] > 0.1
+    assert len(said) == 2 and "Too many open files" in said[0]
+
+
+@pytest.mark.parametrize("host", ["::", "localhost", "0.0.0.0"])
+def test_every_address_of_the_host_is_listened_at(ends: Ends, host: str) -> None:
+    tls = ends.tls("party-1")
+    try:
+        listener = Listener(Identity.load(tls), tls, host, 0, token)
+    except ConfigError:
+        pytest.skip("this machine has no IPv6")
+    with closing(listener):
+        offer = listener.offer("party-0")
+        with closing(ends.dial(ends.tls("party-0"), listener.port, offer.token)):
+            offer.cancel()
 
 
 # ------------------------------------------------------------------------- who comes in
@@ -301,7 +446,7 @@ def test_whom_nobody_waits_for_any_more_is_hung_up_on(ends: Ends) -> None:
         eventually(lambda: offer.came)
         offer.cancel()
         dialled.begin(1, 0, b"abc", 3)
-        swap([dialled], time.monotonic() + PATIENCE, calm)
+        swap([dialled], soon(), calm)
         assert dialled.payload() is None
 
 
@@ -309,13 +454,14 @@ def test_a_foreign_certificate_is_refused_on_both_sides(ends: Ends) -> None:
     offer = ends.listener.offer("party-0")
     foreign = ends.tls("party-0", Issuer.root())
     with pytest.raises(PeerError):  # its CA is another: it does not believe the listener either
-        call(Identity.load(foreign), foreign, "party-1", HOST, offer.port, offer.token, PATIENCE)
+        ends.dial(foreign, offer.port, offer.token)
     own = ends.tls("party-0")
     mixed = TlsConfig(ca=own.ca, certificate=foreign.certificate, key=foreign.key)
+    context = round_context(mixed, serves=False)
     with pytest.raises(PeerError):
-        call(Identity.load(own), mixed, "party-1", HOST, offer.port, offer.token, PATIENCE)
+        call(Identity.load(own), context, "party-1", HOST, offer.port, offer.token, PATIENCE)
     with pytest.raises(PeerError, match="is for 'party-1', not 'party-2'"):
-        call(Identity.load(own), own, "party-2", HOST, offer.port, offer.token, PATIENCE)
+        ends.dial(own, offer.port, offer.token, "party-2")
     with closing(ends.call(offer)):
         offer.cancel()
 
