@@ -57,7 +57,7 @@ from mpc.wires import MAX_BITS, Frozen, Masking, Wires
 _LOOKS = ("over_", "under_")
 _AT_ONCE = 1 << 13
 """Elements of which numpy computes a series in the clear at one time: their words stay in a core's cache."""
-_COMPILED_FROM, _COMPILED_AT_ONCE = 1 << 20, 1 << 16
+COMPILED_FROM, COMPILED_AT_ONCE = 1 << 20, 1 << 16
 """Elements times terms from which on compiled loops are worth loading, and elements that they take at one time."""
 Coefficient = Annotated[int, Field(gt=-(1 << 31), lt=1 << 31)]
 Level = Annotated[int, Field(gt=-(1 << 58), lt=1 << 58)]
@@ -192,8 +192,8 @@ class Fourier(Gate):
     def reference(self, run: ClearReading) -> None:
         x, coin, shape = run.value(self.x).reshape(-1), run.coin(self.x).reshape(-1), run.shape(self.out)
         z = np.empty(x.shape, dtype=np.int64)
-        compiled = x.size * self.terms >= _COMPILED_FROM
-        series, at_once = (self._compiled, _COMPILED_AT_ONCE) if compiled else (self._series, _AT_ONCE)
+        compiled = x.size * self.terms >= COMPILED_FROM
+        series, at_once = (self._compiled, COMPILED_AT_ONCE) if compiled else (self._series, _AT_ONCE)
         for start in range(0, x.size, at_once):
             part = slice(start, start + at_once)
             z[part] = series(x[part], coin[part])

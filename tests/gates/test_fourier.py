@@ -38,8 +38,8 @@ def series(fine: int) -> Fourier:
 def test_a_long_series_in_the_clear_is_that_of_short_ones(fine: int, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for least in (1 << 40, 1):
-        monkeypatch.setattr(fourier, "_COMPILED_FROM", least)
-        monkeypatch.setattr(fourier, "_COMPILED_AT_ONCE", 1024)
+        monkeypatch.setattr(fourier, "COMPILED_FROM", least)
+        monkeypatch.setattr(fourier, "COMPILED_AT_ONCE", 1024)
         clear = Clear(WIRES, {}, Draws())
         clear.set("x", np.random.default_rng(3).integers(-(1 << 21), 1 << 21, SIZE))
         series(fine).reference(clear)

@@ -212,7 +212,7 @@ def test_a_session_whose_calls_were_ended_opens_others(cluster: InProcess) -> No
         for _ in range(2):
             [y] = session.run(None, {"x": data(1)})
             assert np.abs(y - tiny_answer(data(1))).max() < 1e-3
-            calls = cast(Conversing, session.remote._conversing)._open
+            calls = cast(Conversing, session.remote.conversing).calls
             for call in calls:
                 call.cancel()
             assert all(eventually(partial(getattr, call, "is_over")) for call in calls)

@@ -92,6 +92,11 @@ class Conversing:
             found.append(_parts(conversation.ask(part, seconds)))
         return found
 
+    @property
+    def calls(self) -> Sequence[Conversation[CoordinatePart, CoordinateReply]]:
+        """Return the calls that are open, or have ended since they were used last."""
+        return tuple(self._open)
+
     def finish(self) -> None:
         """Say that nothing more will be asked; `forget` ends what still goes on."""
         for conversation in self._open:

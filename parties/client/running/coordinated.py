@@ -156,10 +156,10 @@ class CoordinatedSession:
         self.terms = stock.terms if stock else propose(parties, plan, bindings=bindings, keeps=keeps, wait=wait)
         self.id = self.terms.session_id
         alone = not (plan.owners | plan.recipients) - {parties.identity.name}
-        self._conversing = Conversing(parties, self.id) if alone else None
-        self.part = Participant(parties, plan, self.terms, alone=True, conversing=self._conversing)
+        self.conversing = Conversing(parties, self.id) if alone else None
+        self.part = Participant(parties, plan, self.terms, alone=True, conversing=self.conversing)
         ahead = partial(prepare, parties, plan, self.id)
-        at_once = partial(_prepare_at_once, self.part, self._conversing)
+        at_once = partial(_prepare_at_once, self.part, self.conversing)
         self._pipeline = Pipeline(ahead, alone, stock.batches if stock else None, at_once)
         try:
             self._open()
@@ -224,7 +224,7 @@ class CoordinatedSession:
         started = clock()
         ask = partial(self.part.ask, batch=batch, on_progress=self.on_progress)
         waits = bool(self.plan.at(self._pipeline.begun + 1).entered)  # another begins at a party that is asked for it
-        early = waits and self._conversing is None
+        early = waits and self.conversing is None
         prepared = self._pipeline.next(batch, following, *([ask] if early else []))
         offline, number = clock() - started, self._pipeline.begun
         handed = [reply.masks for reply in prepared if reply.HasField("masks")]
@@ -335,13 +335,13 @@ class CoordinatedSession:
         self.open = False
         self.part.forget()
         self._pipeline.forget()
-        if self._conversing is not None:
-            self._conversing.finish()
+        if self.conversing is not None:
+            self.conversing.finish()
         request = party_pb2.CloseRequest(session_id=self.id)
         try:
             self._parties.each(lambda stub: stub.Close, request, self._deadlines.connect)
         except (MpcError, RuntimeError):  # a party is gone, or this client's own threads are
             return
         finally:
-            if self._conversing is not None:
-                self._conversing.forget()
+            if self.conversing is not None:
+                self.conversing.forget()
