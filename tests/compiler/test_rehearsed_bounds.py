@@ -147,7 +147,7 @@ def test_of_a_large_model_parts_are_rehearsed_side_by_side(
     """What one thread finds is told like what is found one after another, twice the same; and a fault is raised."""
     path = sums(tmp_path, SIGNS)
     few = compile_model(path, (-1.0, 1.0)).rehearsal.expected["y"]
-    monkeypatch.setattr(rehearse, "_WORK", 1)
+    monkeypatch.setattr(rehearse, "MOST_WORK", 1)
     first, again = (compile_model(path, (-1.0, 1.0)).rehearsal.expected["y"] for _ in range(2))
     assert first == again and few.error / 4 < first.error < 4 * few.error
     narrowed(8)

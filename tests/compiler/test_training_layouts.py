@@ -48,7 +48,7 @@ def one_axis() -> Made:
 
 
 def recurrent() -> Made:
-    """A layer whose two biases count as one."""
+    """A layer that stays as it is, and one behind it that trains."""
     return (
         [
             helper.make_node("Transpose", ["x"], ["t"], name="steps", perm=[1, 0, 2]),
@@ -63,8 +63,8 @@ def recurrent() -> Made:
 
 @pytest.mark.parametrize(
     ("made", "frozen"),
-    [(transposed(1), []), (transposed(2), []), (one_axis(), []), (recurrent(), ["w"])],
-    ids=["transposed", "groups", "one axis", "recurrent"],
+    [(transposed(1), []), (transposed(2), []), (one_axis(), []), (recurrent(), ["w", "r", "c"])],
+    ids=["transposed", "groups", "one axis", "behind a recurrent one"],
 )
 def test_what_is_told_is_what_the_file_wants(made: Made, frozen: list[str]) -> None:
     """Put into the file in place of its own, weights that have moved give what the trained model gives."""

@@ -26,7 +26,7 @@ from parties.config.models import PartyConfig, Peer
 from parties.local import launcher
 from parties.local.layout import LocalLayout
 from tests.support.effort import FULL
-from tests.support.parties import data, tiny_answer, tiny_model
+from tests.support.parties import data, free_ports, tiny_answer, tiny_model
 from tests.support.parties_commands import mpc
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -37,36 +37,42 @@ FRAMING = 1.5
 
 
 class CountingProxy:
-    """Copies bytes between two TCP ends, and counts them: knows nothing of TLS or gRPC."""
+    """Copies bytes to and from ports of 127.0.0.1, and counts them: knows nothing of TLS or gRPC.
 
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
+    It listens at the same ports of 127.0.0.2.
+    """
+
+    HOST = "127.0.0.2"
+
+    def __init__(self, *ports: int) -> None:
+        self._listeners = {port: socket.create_server((self.HOST, port)) for port in ports}
         self.counted = {"out": 0, "back": 0}
         self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads = [threading.Thread(target=self._accept, args=(port,), daemon=True) for port in ports]
 
     def __enter__(self) -> Self:
-        self._threads[0].start()
+        for thread in [*self._threads]:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
         for thread in self._threads:
             thread.join(5)
-        self._listener.close()
+        for listener in self._listeners.values():
+            listener.close()
 
-    def _accept(self) -> None:
-        self._listener.settimeout(0.2)
+    def _accept(self, port: int) -> None:
+        listener = self._listeners[port]
+        listener.settimeout(0.2)
         while not self._stopping.is_set():
             with suppress(TimeoutError):
-                near, _ = self._listener.accept()
-                self._threads.append(threading.Thread(target=self._copy, args=(near,), daemon=True))
+                near, _ = listener.accept()
+                self._threads.append(threading.Thread(target=self._copy, args=(near, port), daemon=True))
                 self._threads[-1].start()
 
-    def _copy(self, near: socket.socket) -> None:
-        with near, socket.create_connection(("127.0.0.1", self._target)) as far, selectors.DefaultSelector() as waiting:
+    def _copy(self, near: socket.socket, port: int) -> None:
+        with near, socket.create_connection(("127.0.0.1", port)) as far, selectors.DefaultSelector() as waiting:
             for end, other, way in ((near, far, "out"), (far, near, "back")):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 waiting.register(end, selectors.EVENT_READ, (other, way))
@@ -104,12 +110,15 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         with Cluster.local(parties=request.param) as running:
             yield running
         return
-    # The same by hand: party 0 reaches party 1 through a proxy that counts.
+    # The same by hand: party 0 reaches party 1 through a proxy that counts, its port for rounds included.
     layout = LocalLayout.create(tmp_path_factory.mktemp("two") / ".mpc", parties=2)
     first, second = layout.members[1:]
-    with CountingProxy(second.address.port) as proxy:
+    [rounds] = free_ports(1)
+    dialled = load(PartyConfig, second.config).model_copy(update={"rounds_port": rounds})
+    second.config.write_text(dump_toml(dialled))
+    with CountingProxy(second.address.port, rounds) as proxy:
         config = load(PartyConfig, first.config)
-        through = Peer(name=second.name, address=Endpoint(f"127.0.0.1:{proxy.port}"))
+        through = Peer(name=second.name, address=Endpoint(f"{proxy.HOST}:{second.address.port}"))
         peers = tuple(through if peer.name == second.name else peer for peer in config.peers)
         first.config.write_text(dump_toml(config.model_copy(update={"peers": peers})))
         launcher.start(layout)

@@ -40,7 +40,7 @@ from mpc.plan.plan import Plan
 
 _MOST_ROWS = 255
 _FEWEST_ROWS = 3
-_WORK = 1 << 28
+MOST_WORK = 1 << 28
 """Multiplications that a rehearsal takes about, if the fewest rows do not need more."""
 _ELEMENTS = 1 << 22
 """Elements of all wires that it takes about, likewise."""
@@ -216,7 +216,7 @@ def _affordable(plan: Plan) -> int:
         if isinstance(gate, Bilinear):
             second, results = wires[gate.second].sizes, math.prod(wires[gate.out].sizes)
             work += results * (math.prod(second[1:]) if gate.kind == "convolution" else second[-2:][0] if second else 1)
-    return min(_WORK // max(1, work), _ELEMENTS // max(1, held))
+    return min(MOST_WORK // max(1, work), _ELEMENTS // max(1, held))
 
 
 def _followed(
