@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from mpc.errors import DeadlineError, MpcError, PeerError
+from mpc.errors import DeadlineError, IntegrityError, MpcError, PeerError
 from parties.wire.inflow import Inflow
 from parties.wire.pieces import room
 
@@ -161,7 +161,12 @@ class Inbox:
         if self._inflow.over:
             raise PeerError(f"{self._peer} ended the session", peer=self._peer)
         if self._entered is not None and step:
-            raise PeerError(f"{self._peer} sent a frame out of turn", peer=self._peer)
+            raise IntegrityError(
+                f"{self._peer} says that parties were not sent the same, and nothing of it is seen here",
+                cause=f"somebody sent {self._peer} something else than the others, a party or an owner, or it lies",
+                remedy="do not use this session's results; find out which party's software or disk was changed",
+                peer=self._peer,
+            )
         return False
 
     def _await(self, ready: Callable[[], bool], deadline: float, late: str) -> None:

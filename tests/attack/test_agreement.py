@@ -194,6 +194,16 @@ def test_a_party_that_disagrees_for_no_reason_ends_the_session(cluster: InProces
     assert cluster.has_ended(script.id)
 
 
+def test_who_disagrees_is_not_said_to_be_out_of_turn(cluster: InProcess) -> None:
+    """Whether it lies, or was lied to by somebody who told only it, nobody else can know: that is what is said."""
+    cluster.middles[0].tamper = claims(1)
+    script = cluster.script().started()
+    with pytest.raises(IntegrityError, match="party-1 says that parties were not sent the same") as caught:
+        script.result(0, 1, RECIPIENT)
+    assert caught.value.peer == "party-1" and "or it lies" in str(caught.value)
+    assert cluster.has_ended(script.id)
+
+
 # ------------------------------------------------------------------------- what it stops
 
 
