@@ -23,6 +23,7 @@ from parties.local.layout import in_folder
 from parties.pb import party_pb2, party_pb2_grpc, provider_pb2_grpc
 from parties.process.watch import WARN_DAYS
 from parties.trust.identity import Identity
+from parties.wire.direct import DIRECT
 from parties.wire.probe import probe
 from parties.wire.status import from_rpc
 from parties.wire.transport import connect
@@ -117,6 +118,16 @@ def _examine_process(config: ClusterConfig, identity: Identity, peer: Peer, role
         )
         found = seconds(other.round_trip_seconds) if other.reachable else other.problem
         yield Finding(f"{peer.name} -> {other.name}", other.reachable, found, fix)
+        if other.rounds:
+            yield _rounds(peer.name, other)
+
+
+def _rounds(name: str, other: party_pb2.Reach) -> Finding:
+    """Look at which way payloads of rounds took between two parties in their last session."""
+    if other.rounds == DIRECT:
+        return Finding(f"{name} -> {other.name} rounds", True, "by a connection of their own")
+    fix = f"let {name} reach the port that is rounds_port at {other.name}, or take rounds_port out of both configs"
+    return Finding(f"{name} -> {other.name} rounds", False, f"through gRPC, which is slower; {other.rounds}", fix)
 
 
 def _wellbeing(config: ClusterConfig, name: str, role: str, reply: party_pb2.DescribeReply) -> Iterator[Finding]:

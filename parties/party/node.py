@@ -67,7 +67,7 @@ class PartyNode:
         self.listener: Listener | None = None
         if config.rounds_port is not None:
             self.listener = Listener(identity, config.tls, config.listen.host, config.rounds_port, draw)
-        self._peers = Peers(config, identity)
+        self.peers = Peers(config, identity)
         self.slots = Slots(config.limits, config.name)
         self.proposals = Proposals(config.limits, config.deadlines, self.slots, self._budget, draw)
         self._sessions: dict[bytes, PartySession] = {}
@@ -181,7 +181,7 @@ class PartyNode:
         make = self._open_stocked if stocked else self._open_proposed
         session = make(terms, coordinator, key)
         try:
-            self._peers.meet(session.links)
+            self.peers.meet(session.links)
             dealt = session.receive_weights_masks()
             session.opened()
         except Exception as error:
@@ -342,6 +342,6 @@ class PartyNode:
             session.abort(self._farewell())
         self.orders.stop()
         self.supply.close()
-        self._peers.close()
+        self.peers.close()
         if self.listener is not None:
             self.listener.close()

@@ -15,6 +15,7 @@ from parties.party.link import Link
 from parties.telemetry import logger, rationed
 from parties.trust.identity import Identity
 from parties.wire import frames
+from parties.wire.direct import DIRECT
 from parties.wire.direct_listener import HANDSHAKE_SECONDS, call, round_context
 from parties.wire.status import from_rpc
 from parties.wire.transport import connect, patience
@@ -31,6 +32,8 @@ class Peers:
     def __init__(self, config: PartyConfig, identity: Identity) -> None:
         self._config, self._identity = config, identity
         self._rounds = round_context(config.tls, serves=False)
+        self.ways: dict[str, str] = {}
+        """How payloads of rounds went to a peer that was dialled last: directly, or why not."""
         self._addresses = {peer.name: peer.address for peer in config.peers}
         self._channels = {
             peer.name: connect(identity, peer.name, peer.address, _DIALLING * config.deadlines.connect)
@@ -66,7 +69,9 @@ class Peers:
         found, host = None, self._addresses[link.peer].host
         try:
             found = call(self._identity, self._rounds, link.peer, host, port, token, seconds)
+            self.ways[link.peer] = DIRECT
         except MpcError as error:
+            self.ways[link.peer] = f"port {port}: {error.cause or error.what}"
             fields = {"peer": link.peer, "port": port, "why": str(error)}
             rationed((link.peer,), logging.WARNING, "rounds travel through gRPC", **fields)
         except Exception as error:

@@ -77,6 +77,8 @@ class PartyService(party_pb2_grpc.PartyServicer):
             targets = [(p.name, p.address) for p in (*node.config.peers, node.config.provider)]
             others = [target for target in targets if target[0] != node.config.name]
             reply.peers.extend(probe_all(node.identity, others, node.config.deadlines.connect))
+            for reach in reply.peers:
+                reach.rounds = node.peers.ways.get(reach.name, "")
         return reply
 
     def Propose(self, request: party_pb2.ProposeRequest, context: grpc.ServicerContext) -> party_pb2.ProposeReply:

@@ -28,6 +28,8 @@ from typing import Any, TypeVar
 from mpc.errors import PeerError
 from parties.wire.pieces import room
 
+DIRECT = "direct"
+"""What is said of payloads that travel so."""
 _HEAD = struct.Struct("<IIQ")
 _TURN = 1 << 16
 """Bytes that are sent, and received, in one turn at most."""
@@ -75,6 +77,10 @@ class Direct:
         self._arrived, self._awaits = True, 0
 
     # ------------------------------------------------------------------------- before rounds
+
+    def belong_to(self, peer: str) -> None:
+        """Note whose the other end is, once its certificate was judged."""
+        self.peer = peer
 
     def shake_hands(self, deadline: float) -> None:
         """Have TLS begin, until `deadline` (monotonic seconds); raise OSError if it does not."""

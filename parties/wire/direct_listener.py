@@ -285,7 +285,7 @@ def judge(identity: Identity, peer: str, direct: Direct) -> None:
     fault = identity.trust.fault_in_use(chain, peer, datetime.now(UTC))
     if fault is not None:
         raise PeerError(f"its certificate {fault}", peer=peer)
-    direct.peer = peer
+    direct.belong_to(peer)
 
 
 def _why(error: Exception) -> str:

@@ -17,6 +17,7 @@ from mpc.fixedpoint import encode
 from parties.config.models import PartyConfig
 from parties.party import peers
 from parties.party.link import Link
+from parties.pb import party_pb2
 from parties.pb.party_pb2 import Abort, Frame, OpenReply, Payload, Ways
 from parties.wire import direct_listener
 from parties.wire.direct import Direct, swap
@@ -155,8 +156,15 @@ def ways(cluster: InProcess) -> set[bool]:
     return found
 
 
+def said_of_rounds(cluster: InProcess) -> str:
+    """What party-0 says of how rounds went to party-1."""
+    reply = cluster.party(0).Describe(party_pb2.DescribeRequest(probe=True))
+    return {reach.name: reach.rounds for reach in reply.peers}["party-1"]
+
+
 def test_rounds_have_a_connection_of_their_own(cluster: InProcess) -> None:
     assert ways(cluster) == {True}
+    assert said_of_rounds(cluster) == "direct"
 
 
 def test_a_port_that_cannot_be_reached_costs_a_line_in_the_log(
@@ -173,6 +181,7 @@ def test_a_port_that_cannot_be_reached_costs_a_line_in_the_log(
     [(given, fields)] = said
     assert given[2] == "rounds travel through gRPC"
     assert fields["peer"] == "party-1" and "a firewall is in the way" in fields["why"]
+    assert "a firewall is in the way" in said_of_rounds(cluster)
 
 
 @pytest.mark.parametrize("without", [0, 1])
