@@ -301,3 +301,17 @@ def test_a_small_row_with_one_element_is_normalised_within_its_bounds(reach: flo
         made = compile_model(path, {"x": (-reach, reach)})
         rows = np.exp(np.linspace(np.log(1e-4), np.log(0.3), 400))[:, None] * np.eye(size)[:1]
         clear(made, rows.astype(np.float32))  # no value leaves the bound of its wire
+
+
+@pytest.mark.parametrize("norm", ["ReduceL1", "ReduceL2"])
+@pytest.mark.parametrize("total", [False, True])
+def test_a_norm_that_is_repeated_along_more_than_x_repeats_x(tmp_path: Path, norm: str, total: bool) -> None:
+    """What divides has more places than x then, and so has the quotient: its sum is three times as much."""
+    nodes = [node(norm, ["x"], ["n"], axes=[-1], keepdims=1), node("Expand", ["n", "shape"], ["e"])]
+    nodes.append(node("Div", ["x", "e"], ["d" if total else "y"]))
+    constants = {"shape": np.array([1, 3, 1])}
+    if total:
+        nodes.append(node("ReduceSum", ["d", "axis"], ["y"], keepdims=0))
+        constants["axis"] = np.array([1])
+    x = np.random.default_rng(3).uniform(-1, 1, (6, 1, 4)).astype(np.float32)
+    assert_agrees(save_model(tmp_path, nodes, constants, ("batch", 1, 4)), {"x": x}, {"x": (-1.0, 1.0)}, tolerance=1e-3)

@@ -15,6 +15,7 @@ from mpc.compiler.operators.elementwise import magnitude, product
 from mpc.compiler.operators.facts import Length, Magnitude, More, Root, Square
 from mpc.compiler.operators.registry import handles
 from mpc.compiler.operators.rounding import divides_integers, divisors_of, quotient
+from mpc.wires import broadcast
 
 
 @handles("Div")
@@ -39,7 +40,8 @@ def divide(state: Context, node: ModelNode, settings: Settings) -> None:
         deviations.inverse(state, divisor, node.output[0])  # and what is known of it
         return
     length = state.facts.get(right)
-    if isinstance(length, Length) and length.of == left:
+    joint = broadcast(state.shapes[left], state.shapes[divisor])
+    if isinstance(length, Length) and length.of == left and joint == state.shapes[left]:
         by_norm(state, left, length.axes, length.norm, node.output[0])
         return
     if averages.divided(state, left, right, node.output[0]):
