@@ -347,3 +347,20 @@ def test_a_factor_of_scores_is_no_mask(factor: float, held: bool, tmp_path: Path
         assert_agrees(path, {"x": X / 8 * reach}, {"x": (-reach, reach)}, tolerance=1e-3)
     else:
         assert any("zeros and ones" in note for note in compile_model(path, {"x": (-reach, reach)}).notes)
+
+
+@pytest.mark.parametrize("first", ["public", "secret", "one"])
+@pytest.mark.parametrize("number", [-1e9, -1e4])
+def test_rows_that_constants_and_secrets_hide_together_are_told(first: str, number: float, tmp_path: Path) -> None:
+    """Shares of a padded query, all of whose keys are padded or later ones, are others than the model's."""
+    causal = np.triu(np.ones((4, 4), bool), 1)
+    public, secret = ["later", "never", "?"], ["pad", "far", "?"]
+    masks = {"public": [public, secret], "secret": [secret, public], "one": [secret]}[first]
+    nodes = [node("Greater", ["x", "one"], ["pad"])]
+    for place, (where, value, _) in enumerate(masks):
+        nodes.append(node("Where", [where, value, f"s{place}" if place else "x"], [f"s{place + 1}"]))
+    nodes.append(node("Softmax", [f"s{len(masks)}"], ["y"], axis=-1))
+    constants = {"one": np.float32(1), "far": np.float32(number), "never": np.float32(-np.inf), "later": causal}
+    used = {name: value for name, value in constants.items() if any(name in each.input for each in nodes)}
+    notes = compile_model(save_model(tmp_path, nodes, used, ("batch", 4, 4)), {"x": RANGE}).notes
+    assert any("both of the model and of secrets" in note for note in notes) == (first != "one")

@@ -99,8 +99,9 @@ def _is_bit(state: Context, x: str) -> bool:
 def cut_of(state: Context, x: str) -> float | None:
     """Return how far apart scores may be before they make up for what masks lost; None if nothing was cut off.
 
-    A note says where shares of a row that is hidden whole are others than the model's.
+    Notes say where shares of a row that is hidden whole are others than the model's.
     """
+    _note_joined(state, x)
     if not state.cut:
         return None
     found = [*_cuts(state, x)]
@@ -117,6 +118,39 @@ def cut_of(state: Context, x: str) -> float | None:
             "are brought closer to zero: if they hide all scores of a row, its shares may be others than the model's"
         )
     return min((factor * cut.limit for cut, factor, _ in found), default=None)
+
+
+def _note_joined(state: Context, x: str) -> None:
+    """Say so where constants hide some scores of a row and secrets others: together they may hide all of it."""
+    writers, seen, left = {node.writes: node for node in state.nodes}, set[str](), [x]
+    chosen = set[str]()  # what secrets choose: its constants are a secret mask's own
+    public = secret = False
+    while left:
+        name = left.pop()
+        if name in seen or (node := writers.get(name)) is None:
+            continue
+        seen.add(name)
+        hidden = [state.below.get(name)]
+        if isinstance(node.attributes, Constant):
+            hidden.append(node.attributes.weight)
+        elif node.op == "scale":
+            hidden.append(node.of(Weighted).bias)
+        if name not in chosen:
+            public = public or any(each is not None and _hides_some(each) for each in hidden)
+        bits = node.op == "multiply" and any(read in state.integral or _is_bit(state, read) for read in node.reads)
+        chosen |= {*node.reads} if bits else set()
+        secret = secret or name in state.cut or bits
+        left += node.reads if node.op in ("scale", "sum", "multiply", *MOVES) else ()
+    if public and secret:
+        state.note(
+            "its masks are both of the model and of secrets: where they hide all scores of a row between them, those "
+            "of a padded query say, its shares are others than the model's: do not use such rows"
+        )
+
+
+def _hides_some(values: np.ndarray) -> bool:
+    """Do constants hide some scores and others not?"""
+    return 0 < int(np.count_nonzero(values <= LEAST_MASK)) < values.size
 
 
 def _cuts(state: Context, x: str) -> Iterator[tuple[Cut, float, bool]]:
