@@ -49,7 +49,7 @@ class Conversation(Generic[Asked, Answer]):
     """
 
     def __init__(self, party: PartyClient, call: OpenCall[Asked, Answer]) -> None:
-        self.party, self._call = party, call
+        self.party, self._call, self._given_up = party, call, False
 
     @property
     def is_over(self) -> bool:
@@ -68,6 +68,11 @@ class Conversation(Generic[Asked, Answer]):
 
     def cancel(self) -> None:
         """End the call at once."""
+        self._call.cancel()
+
+    def give_up(self) -> None:
+        """End the call since another party's has ended, and this one says nothing: whoever waits is told that."""
+        self._given_up = True
         self._call.cancel()
 
     def next(self, by: float) -> Answer:
@@ -91,12 +96,25 @@ class Conversation(Generic[Asked, Answer]):
         except StopIteration:
             raise PeerError(f"{self.party.name} ended a call before it answered", peer=self.party.name) from None
         except grpc.RpcError as error:
+            if self._given_up and _was_cancelled(error):
+                error.__traceback__ = None
+                raise PeerError(
+                    f"{self.party.name} said nothing, while a call to another party has ended",
+                    cause="it is busy or stopped, or waits for somebody else",
+                    remedy="mpc doctor",
+                    peer=self.party.name,
+                ) from None
             if rang:
                 error.__traceback__ = None  # gRPC keeps the call that it raises, and so its frames
                 raise late(self.party.name, self.party.address) from None
             raise self.party.explain(error) from None  # in no local: its frames may lead here, in a circle
         finally:
             alarm.cancel()
+
+
+def _was_cancelled(error: Any) -> bool:
+    """Has a call ended because this side ended it?  gRPC's types leave out that its error has a code."""
+    return bool(error.code() is grpc.StatusCode.CANCELLED)
 
 
 class Turn(Iterator[Answer]):

@@ -69,10 +69,12 @@ class Verified(grpc.Channel):
         with self._lock:
             if self._closed:
                 raise ValueError("the channel is closed")
-            now, used_at = time.monotonic(), self._used_at
-            self._used_at = now
+            now = time.monotonic()
             changed = self._identity.trust.lists != self._revocations
-            return None if self._suspect or changed or now - used_at > FRESH else self._inner
+            if self._suspect or changed or now - self._used_at > FRESH:
+                return None  # whoever asks next is told the same, until somebody has looked
+            self._used_at = now
+            return self._inner
 
     def ready(self, timeout: float | None) -> grpc.Channel:
         """Return the inner channel, after a look at the certificate if it is time for one.

@@ -168,7 +168,7 @@ class Direct:
         size = 0
         while self._leaving and not self._unsent and size < _TURN:
             count = self.tls.write(self._leaving[:_RECORD])
-            self._leaving, size = self._leaving[count:], size + count
+            self._leaving, size = self._leaving[count:] or memoryview(b""), size + count
         return self._flush()
 
     def _flush(self) -> bool:
@@ -225,8 +225,11 @@ class Direct:
         self._arrived = self._filled == len(self._incoming)
 
     def payload(self) -> memoryview | None:
-        """Return what the peer has sent in this step, once it is here as a whole."""
-        return self._incoming[_HEAD.size :] if self._arrived else None
+        """Return what the peer has sent in this step, once it is here as a whole; it is let go of here."""
+        if not self._arrived:
+            return None
+        found, self._incoming = self._incoming, memoryview(b"")
+        return found[_HEAD.size :]
 
     def wait_on(self, poll: select.poll) -> None:
         """Have a poll end when something more can leave or come."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -98,9 +99,9 @@ def answered_in_time(context: grpc.ServicerContext) -> AbstractContextManager[No
 def answered_within(seconds: float) -> AbstractContextManager[None]:
     """Let `patience` know, in this block, for how long the caller waits for the answer to one of a call's messages.
 
-    seconds: as the caller says; 0 if it does not.
+    seconds: as the caller says; what is no time to wait, as 0, says nothing.
     """
-    return _answering(_before(seconds) if seconds else None)
+    return _answering(_before(seconds) if 0 < seconds < math.inf else None)
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 from mpc.compiler.roles import Roles
 from mpc.errors import DeadlineError, InputError, MpcError, PeerError, PolicyError, SessionError
 from parties import Session
+from parties.client.conversation import Conversation
 from parties.client.running.conversing import Conversing
 from parties.config.models import PolicyConfig
 from parties.party.policy import Policy
@@ -24,6 +27,7 @@ from parties.pb import party_pb2
 from parties.pb.party_pb2 import CoordinatePart, CoordinateReply, MasksRequest, PrepareRequest, ResultRequest
 from parties.trust.chains import Trust
 from parties.wire.status import from_rpc
+from parties.wire.transport import answered_within, patience
 from tests.support.parties import (
     COORDINATOR,
     OWNER,
@@ -271,3 +275,35 @@ def test_a_party_that_does_not_answer_in_an_open_call_is_named(tmp_path: Path) -
             assert caught.value.peer == "party-1"
         finally:
             done.set()
+
+
+def test_a_call_that_is_given_up_says_that_its_party_was_silent(cluster: InProcess) -> None:
+    """Not that it was cancelled, which tells nothing: the others say what they waited for."""
+
+    class Silent(grpc.RpcError):
+        def code(self) -> grpc.StatusCode:
+            return grpc.StatusCode.CANCELLED
+
+    class Waiting:
+        cancelled = False
+
+        def cancel(self) -> None:
+            self.cancelled = True
+
+        def __next__(self) -> object:
+            raise Silent
+
+    call = Waiting()
+    conversation = Conversation(cluster.client().clients[0], cast(Any, call))
+    conversation.give_up()
+    with pytest.raises(PeerError, match="party-0 said nothing, while a call to another party has ended") as caught:
+        conversation.next(time.monotonic() + PATIENCE)
+    assert call.cancelled and caught.value.peer == "party-0"
+
+
+@pytest.mark.parametrize("seconds", [-5.0, math.nan, math.inf, 0.0])
+def test_a_time_that_is_none_counts_as_not_said(seconds: float) -> None:
+    with answered_within(seconds):
+        assert patience(7.0) == 7.0
+    with answered_within(3.0):
+        assert patience(7.0) < 7.0

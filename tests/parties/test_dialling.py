@@ -23,8 +23,8 @@ from parties.addresses import Endpoint
 from parties.trust import identity as certificates
 from parties.trust import pem
 from parties.trust.identity import Identity
-from parties.wire import dialling
-from parties.wire.channels import Unreachable
+from parties.wire import channels, dialling
+from parties.wire.channels import Unreachable, Verified
 from parties.wire.dialling import Seen, diagnose, look
 from parties.wire.server import serve
 from parties.wire.status import from_rpc
@@ -497,3 +497,20 @@ def test_a_silent_address_leaves_time_to_those_behind_it() -> None:
     assert now + 4.9 < first < now + 5.1
     assert dialling.share(now + 10, 1) == now + 10
     assert dialling.share(now + 0.5, 4) == now + 0.5  # never beyond what there is
+
+
+def test_whoever_only_asks_whether_a_look_is_due_does_not_put_it_off(
+    root: Issuer, client: Identity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Open calls ask before each message, and the call that is opened anew is the one that looks."""
+    server = Identity.load(root.leaf("party-0", tmp_path / "party-0"), serves=True)
+    with serving(server) as address, connect(client, "party-0", address) as channel:
+        assert isinstance(channel, Verified)
+        check(channel)
+        assert channel.current() is not None
+        monkeypatch.setattr(channels, "FRESH", 0.0)
+        time.sleep(0.01)
+        assert channel.current() is None and channel.current() is None
+        monkeypatch.setattr(channels, "FRESH", SECONDS)
+        check(channel)
+        assert channel.current() is not None

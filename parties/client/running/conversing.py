@@ -129,7 +129,7 @@ def _end_soon(group: Sequence[_Weak], seconds: float) -> None:
     def end() -> None:
         for each in group:
             if (found := each()) is not None:
-                found.cancel()
+                found.give_up()
 
     ALARMS.set(seconds, end)
 
