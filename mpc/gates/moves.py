@@ -53,17 +53,19 @@ class Concat(LinearMap):
 
     def check(self, wires: Wires) -> None:
         super().check(wires)
-        shape, sizes = wires[self.out].shape, []
+        shape, sizes = wires[self.out].shape, dict[str, int]()
         if self.axis >= len(shape):
             raise self.refuse(f"{shape} has no axis {self.axis}")
-        for name in self.xs:
+        for name in dict.fromkeys(self.xs):
             _require_same(self, wires, name, bound=False)
             own = wires[name].shape
             rest = own[: self.axis] + own[self.axis + 1 :]
             if len(own) != len(shape) or rest != shape[: self.axis] + shape[self.axis + 1 :]:
                 raise self.refuse("the operands do not join to the output's shape")
-            sizes.append(own[self.axis])
-        if any(size == BATCH for size in sizes) or sum(map(int, sizes)) != shape[self.axis]:
+            if own[self.axis] == BATCH:
+                raise self.refuse("the operands do not join to the output's shape")
+            sizes[name] = int(own[self.axis])
+        if sum(map(sizes.__getitem__, self.xs)) != shape[self.axis]:
             raise self.refuse("the operands do not join to the output's shape")
 
     def apply(self, values: Sequence[np.ndarray], shape: tuple[int, ...], over: Arithmetic) -> np.ndarray:
