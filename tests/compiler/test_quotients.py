@@ -195,3 +195,11 @@ def test_a_softmax_over_one_element_is_one(tmp_path: Path) -> None:
     x = np.random.default_rng(2).uniform(-3, 3, (ROWS, 4)).astype(np.float32)
     compiled = assert_agrees(model, {"x": x}, {"x": (-3, 3)}, tolerance=1e-4)
     assert any("over one element" in note for note in compiled.notes)
+
+
+@pytest.mark.parametrize("dividend", [2.0, [1.0, 2.0, 3.0, 4.0]])
+def test_a_constant_over_a_secret(tmp_path: Path, dividend: object) -> None:
+    nodes = [node("Div", ["c", "x"], ["y"])]
+    path = save_model(tmp_path, nodes, {"c": np.array(dividend, np.float32)}, ("batch", 4))
+    x = np.random.default_rng(5).uniform(1, 3, (6, 4)).astype(np.float32)
+    assert_agrees(path, {"x": x}, {"x": (1.0, 3.0)}, tolerance=1e-3)

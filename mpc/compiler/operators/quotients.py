@@ -40,8 +40,7 @@ def divide(state: Context, node: ModelNode, settings: Settings) -> None:
         deviations.inverse(state, divisor, node.output[0])  # and what is known of it
         return
     length = state.facts.get(right)
-    joint = broadcast(state.shapes[left], state.shapes[divisor])
-    if isinstance(length, Length) and length.of == left and joint == state.shapes[left]:
+    if isinstance(length, Length) and length.of == left and _repeats_nothing(state, left, divisor):
         by_norm(state, left, length.axes, length.norm, node.output[0])
         return
     if averages.divided(state, left, right, node.output[0]):
@@ -51,6 +50,11 @@ def divide(state: Context, node: ModelNode, settings: Settings) -> None:
         return
     if not deviations.scaled(state, left, over, node.output[0]):
         product(state, left, over, node.output[0])
+
+
+def _repeats_nothing(state: Context, left: str, divisor: str) -> bool:
+    """Has a quotient the shape of what is divided?"""
+    return broadcast(state.shapes[left], state.shapes[divisor]) == state.shapes[left]
 
 
 def by_norm(state: Context, x: str, axes: tuple[int, ...], norm: str, out: str) -> None:
