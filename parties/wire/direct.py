@@ -29,7 +29,7 @@ from mpc.errors import PeerError
 from parties.wire.pieces import room
 
 DIRECT = "direct"
-"""What is said of payloads that travel so."""
+"""Say of payloads that they travel by such a connection."""
 _HEAD = struct.Struct("<IIQ")
 _TURN = 1 << 16
 """Bytes that are sent, and received, in one turn at most."""

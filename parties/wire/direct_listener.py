@@ -257,9 +257,9 @@ def call(
         PeerError: it is not there, or is not that peer.
     """
     deadline = time.monotonic() + seconds
-    raw = dial(peer, Endpoint(f"[{host}]:{port}" if ":" in host else f"{host}:{port}"), deadline)
-    direct = None
+    raw, direct = None, None
     try:
+        raw = dial(peer, Endpoint(f"[{host}]:{port}" if ":" in host else f"{host}:{port}"), deadline)
         direct = Direct(raw, context, serves=False)
         direct.shake_hands(deadline)
         judge(identity, peer, direct)
@@ -267,7 +267,9 @@ def call(
         if direct.hear(len(_WELCOME), deadline) != _WELCOME:
             raise PeerError("it says something else than welcome")
     except Exception as error:
-        (raw if direct is None else direct).close()
+        for end in (raw, direct):
+            if end is not None:
+                end.close()
         if not isinstance(error, OSError | PeerError):
             raise
         raise PeerError(f"{peer} takes no connection for rounds at port {port}", cause=_why(error), peer=peer) from None

@@ -20,7 +20,7 @@ from parties.wire.dialling import diagnose
 
 _LONGEST_TEXT = 2000
 _TOO_LARGE = re.compile(r"larger than max \((\d{1,12}) vs\. (\d{1,12})\)")
-"""What gRPC says of a message that it does not take in; it is no detail of ours, which is JSON."""
+"""Match what gRPC says of a message that it does not take in; it is no detail of ours, which is JSON."""
 
 
 def to_detail(error: MpcError) -> str:
