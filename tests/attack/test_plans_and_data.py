@@ -59,7 +59,7 @@ def test_security_30_data_beyond_the_default_range_are_refused_and_not_described
     path, record = tiny_model(tmp_path / "tiny.onnx"), np.array([[1.0, 73.25, 2.0]], np.float32)
     with pytest.raises(InputError, match="no range is declared for input 'x'") as refused:
         compile_blindly(Display(), path, {"x": record}, {}, {}, Roles())
-    told = " ".join(refused.value.lines())
+    told = " ".join(refused.value.lines()).replace(str(tmp_path), "")
     assert "--range x=LOW:HIGH" in told and "73" not in told and f"{DEFAULT_RANGE[1]:g}" in told
     compile_blindly(Display(), path, {"x": record}, {"x": (-128.0, 128.0)}, {}, Roles())
 
