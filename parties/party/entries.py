@@ -1,6 +1,7 @@
 """Finds the entries of one session, by who enters what: the weights, and the inputs of each run.
 
-Correlations are burnt in the ledger, durably, before the first mask seed leaves this process.
+Correlations are burnt in the ledger, durably, before the first mask seed leaves this process; that write also says
+which runs may be told, where that costs nobody anything.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from mpc.entry import EntryId
 from mpc.errors import InputError, SessionError
 from mpc.interpret.party import Buffer
 from mpc.prg import Seed
+from parties.party.consent.consent import SessionConsent
 from parties.party.entry import Entry
-from parties.party.ledger.states import RunState
 from parties.party.life import SessionFacts, SessionLife
 from parties.party.online import Online
 from parties.party.run import Run
@@ -32,10 +33,13 @@ class Entries:
 
     Args:
         online: starts a run when its last input is here.
+        consent: says what is written as runs are burnt.
     """
 
-    def __init__(self, facts: SessionFacts, life: SessionLife, runs: Runs, online: Online) -> None:
-        self._facts, self._life, self._runs, self._online = facts, life, runs, online
+    def __init__(
+        self, facts: SessionFacts, life: SessionLife, runs: Runs, online: Online, consent: SessionConsent
+    ) -> None:
+        self._facts, self._life, self._runs, self._online, self._consent = facts, life, runs, online, consent
         self.weights: Entry | None = None
 
     def find(self, id: EntryId) -> Entry:
@@ -60,9 +64,9 @@ class Entries:
         """Enter the run as burnt, once; the disk is waited for without the session's lock."""
         with entry.burning:
             if not entry.burnt:
-                session, run = self._facts.terms.session_id, entry.id.number
+                run = entry.id.number
                 window = BURNT_AT_ONCE if self._facts.plan.states else min(run, BURNT_AT_ONCE)
-                self._facts.ledger.advance(session, run, RunState.BURNT, following=window - 1)
+                self._consent.burn(self._facts.ledger, run, window - 1)
                 entry.burnt = True
 
     @contextmanager

@@ -1,6 +1,7 @@
 """The online phase of a session's runs, in a thread of the session's own.
 
-`revealed`, with what it costs the owners of stored data, is durable before the first output seed leaves this process.
+`revealed`, with what it costs the owners of stored data, is durable before the first output seed leaves this process;
+of a run that costs nobody anything, a row which names it is, since it was burnt (`SessionConsent.burn`).
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ class PartySession:
         self._farewells = Farewells(self.life, weakly(self.abort))
         self.links = self.make_links()
         self.online = Online(facts, self.life, self.runs, self.links, weakly(self.abort), consent, keeping)
-        self.entries = Entries(facts, self.life, self.runs, self.online)
+        self.entries = Entries(facts, self.life, self.runs, self.online, consent)
         self._silence = Silence(facts, self.life, self.runs, self._preparing.locked)
         try:
             self._enter(consent)

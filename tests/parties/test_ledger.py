@@ -406,6 +406,17 @@ def test_what_must_be_durable_is_synced_before_it_returns(connection: list[sqlit
     assert connection[0].execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
+def test_what_is_told_of_a_run_that_was_named_as_it_was_burnt_waits_for_no_disk(
+    connection: list[sqlite3.Connection], ledger: Ledger
+) -> None:
+    ledger.open_session(session(1), PLAN, "analyst")
+    for state in PATH[:-1]:
+        ledger.advance(session(1), 1, state)
+    assert synced(connection[0], lambda: ledger.advance(session(1), 1, PATH[-1], is_named=True)) == ["NORMAL"]
+    with pytest.raises(SessionError, match="from revealed to revealed"):
+        ledger.advance(session(1), 1, PATH[-1], is_named=True)
+
+
 def test_steps_that_are_not_written_read_nothing_and_end_with_their_session(
     connection: list[sqlite3.Connection], ledger: Ledger
 ) -> None:

@@ -549,6 +549,7 @@ def test_requests_and_decisions_are_in_the_audit_chain(kept: Kept) -> None:
     told = [(row["kind"], row.get("decision")) for row in rows if row.get("request") == request]
     assert told == [("request", None), ("decision", "approved"), ("reveal", None), ("decision", "denied")]
     assert mine.count("request") == 1 and mine.count("decision") == 2
+    assert "allow" not in {row["kind"] for row in rows}, "what costs a use or a budget is counted before it is told"
 
 
 def test_approvals_and_what_they_were_used_for_outlive_a_restart(kept: Kept) -> None:

@@ -12,7 +12,7 @@ from parties.agreed.audit import NONCE_BYTES, START, follow, row_digest
 from parties.agreed.signed import dump
 
 Draw = Callable[[int], bytes]
-PUT, KEEP, GRANT, BUDGET, REVOKE, REQUEST, DECISION, OPEN, REVEAL, CHARGE, REMOVE = (
+PUT, KEEP, GRANT, BUDGET, REVOKE, REQUEST, DECISION, OPEN, ALLOW, REVEAL, CHARGE, REMOVE = (
     "put",
     "keep",
     "grant",
@@ -21,6 +21,7 @@ PUT, KEEP, GRANT, BUDGET, REVOKE, REQUEST, DECISION, OPEN, REVEAL, CHARGE, REMOV
     "request",
     "decision",
     "open",
+    "allow",
     "reveal",
     "charge",
     "remove",

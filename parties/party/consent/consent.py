@@ -283,6 +283,7 @@ class SessionConsent:
         self._session = asked.terms.session_id.hex()
         owners = {part.owner for part in asked.parts}
         self._about = {asked.coordinator, *plan.owners, *plan.recipients, *owners}
+        self._allowed: dict[int, bytes] = {}
 
     def opened(self, database: sqlite3.Connection) -> None:
         """Note that the session is opened, in the transaction that opens it."""
@@ -291,15 +292,44 @@ class SessionConsent:
         facts = {"session": self._session, "plan": asked.terms.plan_digest.hex(), "coordinator": asked.coordinator}
         self._consent.note(database, audit.OPEN, self._about, **facts, datasets=objects)
 
+    def burn(self, ledger: Ledger, run: int, following: int) -> None:
+        """Burn a run, and those that follow in the same write, durably.
+
+        Where answers cost nobody anything, that write has a row of the audit chain too, which says that these runs may
+        be told: what `reveal` writes of each of them waits for no disk then.
+        """
+        heads: list[bytes] = []
+
+        def allow(database: sqlite3.Connection) -> bool:
+            facts = {"session": self._session, "run": run, "through": run + following}
+            plan, recipients = self.asked.terms.plan_digest.hex(), sorted(self.asked.plan.recipients)
+            heads.append(
+                self._consent.note(database, audit.ALLOW, self._about, **facts, plan=plan, recipients=recipients)
+            )
+            return False
+
+        ledger.advance(self.asked.terms.session_id, run, RunState.BURNT, allow if self._is_free else None, following)
+        for head in heads:  # none where the run was burnt with one before it
+            self._allowed.update(dict.fromkeys(range(run, run + following + 1), head))
+
+    @property
+    def _is_free(self) -> bool:
+        """Does no answer of the session cost anybody anything, and does nothing stay of it at the parties?"""
+        asked = self.asked
+        return not (asked.parts or asked.terms.keeps) and self._consent.operator.needed(asked) is None
+
     def reveal(self, ledger: Ledger, run: int, batch: int, also: Also = _nothing) -> bytes:
-        """Take a run to `revealed` if all that it reads may still be told; what it costs is durable then.
+        """Take a run to `revealed` if all that it reads may still be told.
+
+        What it costs is durable then.  Of a run that costs nothing a row is on the disk already (`burn`), and a power
+        failure may lose this one.
 
         Args:
             batch: rows of the run.
             also: done in the same transaction, given what is allowed.
 
         Returns:
-            The head of the audit chain behind it.
+            The head of the audit chain behind a row that is on the disk and names the run.
 
         Raises:
             PolicyError: it may not: nothing is written, and nothing may leave.
@@ -308,6 +338,8 @@ class SessionConsent:
         house = self._consent.house() if self.asked.parts else None
         operator = self._consent.operator
         request = operator.needed(self.asked)
+        allowed_ahead = self._allowed.pop(run, None)
+        is_named = allowed_ahead is not None and house is None and request is None and also is _nothing
 
         def spend(database: sqlite3.Connection) -> bool:
             nonlocal head
@@ -321,8 +353,8 @@ class SessionConsent:
             also(database, allowed)
             return used or bool(charges)
 
-        ledger.advance(self.asked.terms.session_id, run, RunState.REVEALED, spend)
-        return head
+        ledger.advance(self.asked.terms.session_id, run, RunState.REVEALED, spend, is_named=is_named)
+        return allowed_ahead if allowed_ahead is not None and is_named else head
 
     def _spend(self, database: sqlite3.Connection, house: House, run: int, allowed: Sequence[Allowed]) -> list[Charge]:
         charges = [self._charge(run, each) for each in allowed if each.mechanism != OWN]

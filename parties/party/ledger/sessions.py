@@ -174,6 +174,7 @@ class Ledger(LedgerFile):
         state: RunState,
         also: Callable[[sqlite3.Connection], bool] | None = None,
         following: int = 0,
+        is_named: bool = False,
     ) -> None:
         """Take a run to its next state; `burnt` and `revealed` are on disk before this returns.
 
@@ -181,6 +182,7 @@ class Ledger(LedgerFile):
             write nothing.
         also: done in the same transaction; if it raises, neither is done, and if it says True, a copy of the database
             from before is refused from then on.
+        is_named: what was written as the run was burnt says that it may be told, so `revealed` need not be on the disk.
 
         ReuseError for a second burn, SessionError for every other step not in TRANSITIONS, for runs
         that do not strictly increase, and for a session that is not open.
@@ -203,7 +205,7 @@ class Ledger(LedgerFile):
                 self._require_step(database, session_id, run, state)
                 self._note((session_id, run), state)
             return
-        with self._writing(durable=state in DURABLE) as database:
+        with self._writing(durable=state in DURABLE and not is_named) as database:
             before, key = self._require_step(database, session_id, run, state), (session_id.hex(), run)
             if before is None:
                 last = database.execute("SELECT max(run) FROM runs WHERE session_id = ?", key[:1]).fetchone()[0]

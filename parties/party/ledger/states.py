@@ -38,7 +38,8 @@ TRANSITIONS: dict[RunState | None, frozenset[RunState]] = {
 CONSUMED = frozenset({RunState.BURNT, RunState.OPENED, RunState.CHECKED, RunState.REVEALED, RunState.KEPT})
 FINAL = (RunState.REVEALED, RunState.KEPT, RunState.ABORTED)
 # On disk before the call returns: the first masked byte leaves after `burnt`, the first mask after
-# `revealed`.  The others may be lost, which only loses history: a session still open at the next start
+# `revealed`, which waits for no disk where the write of `burnt` says already that the run may be
+# told.  The others may be lost, which only loses history: a session still open at the next start
 # is burnt, whichever state its runs were in.
 DURABLE = frozenset({RunState.BURNT, RunState.REVEALED})
 # Known to the process alone: what follows them is written.
