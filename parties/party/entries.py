@@ -14,7 +14,7 @@ from mpc.entry import EntryId
 from mpc.errors import InputError, SessionError
 from mpc.interpret.party import Buffer
 from mpc.prg import Seed
-from parties.party.consent.consent import SessionConsent
+from parties.party.consent.session import SessionConsent
 from parties.party.entry import Entry
 from parties.party.life import SessionFacts, SessionLife
 from parties.party.online import Online

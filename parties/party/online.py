@@ -14,7 +14,7 @@ from mpc.errors import EncodingError, IntegrityError, MpcError
 from mpc.interpret.party import Buffer
 from mpc.plan.schedule import Step
 from parties.party import agreement
-from parties.party.consent.consent import SessionConsent
+from parties.party.consent.session import SessionConsent
 from parties.party.evaluating import failed_check, require_checked
 from parties.party.keeping import SessionKeeping
 from parties.party.ledger.states import RunState

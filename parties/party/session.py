@@ -26,7 +26,7 @@ from parties import telemetry
 from parties.agreed.memory import plan_memory, prepared_ahead, run_memory
 from parties.agreed.terms import PROTOCOL, Terms, roster_digest
 from parties.config.models import PartyConfig
-from parties.party.consent.consent import SessionConsent
+from parties.party.consent.session import SessionConsent
 from parties.party.delivery import Delivery, Receipt, given_up
 from parties.party.entries import Entries
 from parties.party.entry import Entry
