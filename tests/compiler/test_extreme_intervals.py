@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mpc.compiler.compile import compile_model
+from mpc.compiler.graph.graph import Graph, Origin
+from mpc.compiler.lowering.emitted import Emitted
+from mpc.compiler.lowering.intervals import Interval
+from mpc.compiler.roles import Roles
 from mpc.errors import ModelError
+from mpc.wires import BATCH, MAX_BITS
 from tests.support.graphs import node, save_model
 from tests.support.models import assert_agrees
 
@@ -112,3 +118,11 @@ def test_a_little_that_is_added_to_whole_numbers_is_there(
     assert compiled.rehearsal.expected
     if last is STANDARD or little > 1e-6:
         assert_agrees(path, {"x": x}, {"x": (-1.0, 3.0)}, tolerance=1e-3)
+
+
+def test_a_wire_that_no_plan_holds_is_refused_in_words() -> None:
+    """It ended in an error of the library that checks fields."""
+    state = Emitted(Graph([], [], []), Roles(), origin=Origin("scores", "Add"))
+    with pytest.raises(ModelError, match=r"node 'scores' \(Add\).*too large for a plan") as caught:
+        state.wire("x", (BATCH, 4), Fraction(1), Interval.between(0, 1, ()), least_bits=MAX_BITS + 1)
+    assert caught.value.remedy and "x" not in state.wires

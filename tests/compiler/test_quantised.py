@@ -133,6 +133,23 @@ def test_half_a_step_beyond_a_types_ends_does_not_wrap_around(scale: float, zero
     quanta(path, x, 1, (float(x["x"].min()), float(x["x"].max())))
 
 
+@pytest.mark.parametrize("beyond", [0.5, 60.0, 1e5])
+@pytest.mark.parametrize("scale", [0.3, 0.7, 3.0, 1.7])
+def test_a_range_beyond_a_types_ends_leaves_room_for_holding_it(scale: float, beyond: float, tmp_path: Path) -> None:
+    """An integer that made the scale a power of two took the bits that the ends of the type needed on the wire."""
+    inner = np.linspace(-1.9, 1.9, 9)
+    steps = np.concatenate([-100 + inner, 155 + inner, [-100 - beyond, 155 + beyond]])
+    x = {"x": (np.clip(steps, -100 - beyond, 155 + beyond) * scale).astype(np.float32).reshape(-1, 4)}
+    path = save(
+        tmp_path,
+        [node("QuantizeLinear", ["x", "s", "z"], ["q"])],
+        {"s": q(scale), "z": q(100, "uint8")},
+        x,
+        {"q": "uint8"},
+    )
+    quanta(path, x, 0, (float(x["x"].min()), float(x["x"].max())))
+
+
 def test_zero_points_may_be_left_out(tmp_path: Path) -> None:
     x = {"x": RNG.uniform(-4, 4, (3, 4)).astype(np.float32)}
     nodes = [node("QuantizeLinear", ["x", "s"], ["q"]), node("DequantizeLinear", ["q", "s"], ["y"])]

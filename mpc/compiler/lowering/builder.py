@@ -139,12 +139,15 @@ class Lowering(Emitted):
             self.shifts.setdefault(x.wire.name, []).append(shift)
         return self.memo[key]
 
-    def evened(self, x: Value, shift: int) -> tuple[Value, int]:
+    def evened(self, x: Value, shift: int, spare: int = 0) -> tuple[Value, int]:
         """Return x times a public integer, and the shift that makes it x / 2^shift at a power of two as its scale.
 
         Both are as they were if that is one already, or if there is no room for an integer that is precise enough.
+
+        Args:
+            spare: bits more that something else takes on a wire beside x.
         """
-        more = min(_EVENING_BITS, MAX_BITS - 1 - x.wire.bits)
+        more = min(_EVENING_BITS, MAX_BITS - 1 - spare - x.wire.bits)
         if is_even(x.scale) or more < min(_LEAST_EVENING_BITS, x.wire.bits - shift):
             return x, shift
         scale = even(x.scale) * (1 << more)

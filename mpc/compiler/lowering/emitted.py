@@ -120,7 +120,11 @@ class Emitted:
         holders: Names = (),
         least_bits: int = 1,
     ) -> Value:
-        """Append a wire with its bound."""
+        """Append a wire with its bound.
+
+        Raises:
+            ModelError: there is no room for it in a plan, or for so many bits.
+        """
         interval = interval.broadcast_to(static(shape))
         return Value(self._wire(name, shape, scale, interval.bound, masking, holders, least_bits), interval)
 
@@ -128,7 +132,13 @@ class Emitted:
         self, name: str, shape: Shape, scale: Fraction, bound: float, masking: Masking, holders: Names, least_bits: int
     ) -> Wire:
         bits = max(least_bits, self.bits(bound, scale))
-        self.wires[name] = Wire(name=name, shape=shape, scale=scale, bits=bits, masking=masking, holders=holders)
+        try:
+            self.wires[name] = Wire(name=name, shape=shape, scale=scale, bits=bits, masking=masking, holders=holders)
+        except ValidationError as error:
+            field = error.errors()[0]["loc"][0]
+            raise self.origin.refuse(
+                f"a value of shape {shape} on {bits} bits is too large for a plan ({field})", remedy=SMALLER
+            ) from None
         return self.wires[name]
 
     def gate(self, kind: str, **settings: Any) -> Gate:

@@ -195,7 +195,7 @@ def _of_reals(x: np.ndarray, halves: bool) -> np.ndarray:
 
 def _periods(state: Lowering, x: Value, halves: bool) -> tuple[Value, int]:
     """Return how many units, or pairs of them, x has: a number that is off by less than the second result."""
-    even, _ = state.evened(x, 0)
+    even, _ = state.evened(state.roomy(x), 0)
     if not is_even(even.scale):
         raise state.origin.refuse(
             f"what it rounds can be {x.interval.bound / float(x.scale):.3g}, and {x.scale} steps make a whole number: "
@@ -272,10 +272,14 @@ def _clipped(state: Lowering, x: Value, ceiling: int) -> Value:
     return state.add("relu", x.shape, Fraction(1), interval, x=x.wire.name, shift=0, **settings)
 
 
+def _bits_beside(bound: float, units: int) -> int:
+    """Return on how many bits a ReLU is computed of what reaches a bound, beside so many units that it rounds off."""
+    return math.frexp(bound * (1 + 1 / 64) + 2 + units)[1]
+
+
 def _with_room(state: Lowering, x: Value, shift: int, ceiling: int, capped: bool) -> tuple[Value, dict[str, Any]]:
     """Return a value on a wire with room for what a ReLU rounds off, and the setting of its ceiling if it has one."""
-    units = (2 + (ceiling if capped else 0)) << shift
-    least = math.frexp(x.interval.bound * (1 + 1 / 64) + 2 + units)[1]
+    least = _bits_beside(x.interval.bound, (2 + (ceiling if capped else 0)) << shift)
     if least > x.wire.bits:
         x = state.add("combine", x.shape, x.scale, x.interval, least, xs=(x.wire.name,), factors=(1,))
     return x, {"ceiling": ceiling} if capped else {}
@@ -283,10 +287,11 @@ def _with_room(state: Lowering, x: Value, shift: int, ceiling: int, capped: bool
 
 def _held(state: Lowering, x: Value, halves: bool, offset: np.ndarray | None, ceiling: int) -> Value:
     """Return the floor of x, or x rounded with halves to even, plus an offset, held to 0 .. ceiling."""
+    spare = max(0, _held_bits(x, offset, ceiling) - x.wire.bits)
     if not is_even(x.scale):
         nearest = state.combine([x], [1], x.shape, x.scale, x.scale.numerator // 2) if halves else x
-        x, halves = state.evened(nearest, 0)[0], False
-    if not is_even(x.scale):
+        x, halves = state.evened(nearest, 0, spare)[0], False
+    if not is_even(x.scale) or x.wire.bits + spare > MAX_BITS:
         return _clipped(state, _shifted(state, _rounded(state, x, halves), offset), ceiling)
     unit, shift = x.scale.numerator, log2(x.scale)
     z = state.combine([x], [1], x.shape, x.scale, -unit // 2 if halves else -unit)
@@ -304,6 +309,12 @@ def _held(state: Lowering, x: Value, halves: bool, offset: np.ndarray | None, ce
     chosen = state.add("select", x.shape, Fraction(1), g.interval, x=g.wire.name, bit=bit.name, shift=0)
     found = _interval(x, halves).plus(Interval.exactly(np.zeros(()) if offset is None else offset)).within(0, ceiling)
     return state.add("combine", x.shape, Fraction(1), found, xs=(name, chosen.wire.name), factors=(1, 1))
+
+
+def _held_bits(x: Value, offset: np.ndarray | None, ceiling: int) -> int:
+    """Return the bits that x takes while it is held to 0 .. ceiling, beside an offset, which lies there too."""
+    units = 4 + (1 if offset is None else 2) * ceiling
+    return _bits_beside(x.interval.bound, math.ceil(units * float(x.scale)))
 
 
 def _beyond(state: Lowering, x: Value, z: Value, t: Value, halves: bool, offset: np.ndarray | None) -> Value:
