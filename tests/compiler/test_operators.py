@@ -15,7 +15,7 @@ from mpc.compiler.compile import compile_model
 from mpc.errors import ModelError
 from tests.support.effort import FULL
 from tests.support.graphs import node, save_model
-from tests.support.models import encrypted, plaintext
+from tests.support.models import assert_agrees, encrypted, plaintext
 
 Draw = Callable[[st.SearchStrategy], object]
 Constants = dict[str, np.ndarray]
@@ -265,3 +265,24 @@ def test_a_node_is_what_onnxruntime_makes_of_it(family: str, tmp_path: Path) -> 
 
 def _new(nodes: list[onnx.NodeProto]) -> bool:
     return any(each.op_type in ("Gelu", "Mish") for each in nodes)
+
+
+@pytest.mark.parametrize(
+    ("inner", "weight", "bias"), [((1, 5), (), (5, 5)), ((4, 1), (5,), (3, 1, 1)), ((1,), (), (5,))]
+)
+@pytest.mark.parametrize("factor", [0.37, -1e9])
+def test_a_bias_may_repeat_what_a_constant_multiplies(
+    inner: tuple[int, ...], weight: tuple[int, ...], bias: tuple[int, ...], factor: float, tmp_path: Path
+) -> None:
+    """As in (1 - m) -1e9 + causal: the multiplication was written with the shape of the sum, which it has not."""
+    if len(bias) > len(inner):
+        inner = (1,) * (len(bias) - len(inner)) + inner
+    rng = np.random.default_rng(3)
+    constants = {
+        "w": (rng.uniform(0.5, 1, weight) * factor).astype(np.float32),
+        "b": (rng.uniform(-1, 1, bias) * factor).astype(np.float32),
+    }
+    nodes = [node("Mul", ["x", "w"], ["m"]), node("Add", ["m", "b"], ["y"])]
+    path = save_model(tmp_path, nodes, constants, ("batch", *inner))
+    x = rng.uniform(-1, 1, (2, *inner)).astype(np.float32)
+    assert_agrees(path, {"x": x}, {"x": (-1, 1)}, 1e-5 * max(1.0, abs(factor)))

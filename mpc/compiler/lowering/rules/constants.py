@@ -35,7 +35,11 @@ def scale(state: Lowering, node: Node) -> Value:
     x, weight, bias = state.values[node.reads[0]], node.of(Weighted).weight, node.of(Weighted).bias
     factor = simple_factor(weight)
     if factor is None:
-        return affine(state, node)
+        product = broadcast(x.shape, weight.shape)
+        if bias is None or product is None or product == node.shape:
+            return affine(state, node)
+        small = replace(node, shape=product, attributes=replace(node.of(Weighted), bias=None, known=None, usual=None))
+        x, weight, factor = affine(state, small), np.ones(()), Fraction(1)  # it is the bias that repeats the product
     if factor == 0:
         raise node.origin.refuse("it multiplies with zero", remedy="leave it out of the model: its result is zero")
     if broadcast(x.shape, () if bias is None else bias.shape) != node.shape:  # it is the weight that repeats x
