@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from skl2onnx import to_onnx
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
@@ -114,6 +115,42 @@ def test_nothing_is_told_of_equal_numbers_that_lose_nothing(reach: float, column
     compiled = compile_model(alone or below_the_largest(tmp_path, columns), (-reach, reach))
     assert not compiled.rehearsal.expected["y"].alike
     assert not any("all equal" in text for text in compiled.messages)
+
+
+NORMALISED = """<ir_version: 8, opset_import: ["": 17]>
+masked (float[batch, 8, 4] x, float[batch, 8] m) => (float[batch, 8, 4] y)
+<float one = {1}, float small = {1e-5}, int64[1] places = {1}, int64[1] last = {2}>
+{
+    count = ReduceSum <keepdims = 1> (m, places)
+    some = Clip (count, one)
+    n = Unsqueeze (some, last)
+    marks = Unsqueeze (m, last)
+    left = Mul (x, marks)
+    sum = ReduceSum <keepdims = 1> (left, places)
+    mean = Div (sum, n)
+    apart = Sub (x, mean)
+    of = Mul (apart, marks)
+    square = Mul (of, of)
+    squares = ReduceSum <keepdims = 1> (square, places)
+    variance = Div (squares, n)
+    more = Add (variance, small)
+    deviation = Sqrt (more)
+    y = Div (of, deviation)
+}
+"""
+
+
+def test_what_equal_numbers_at_marked_places_are_off_by_is_told(tmp_path: Path) -> None:
+    """Numbers that are equal along one axis alone, beside marks that are all alike, are off by far less."""
+    path, rng = save(tmp_path, onnx.parser.parse_model(NORMALISED)), np.random.default_rng(8)
+    compiled = compile_model(path, {"x": (-2.0, 2.0), "m": (0.0, 1.0)})
+    levels, number = rng.uniform(-2, 2, (400, 1, 1)), rng.integers(1, 9, (400, 1))
+    feeds = {"x": np.broadcast_to(levels, (400, 8, 4)).astype(np.float32), "m": np.float32(np.arange(8) < number)}
+    expected, [ours], [right] = compiled.rehearsal.expected["y"], computed(compiled, feeds), plaintext(path, feeds)
+    off = np.abs(ours - right)
+    lost = off > max(0.01, 2 * expected.smooth)
+    assert 0.5 < expected.alike / np.sqrt(np.square(off[lost]).mean()) < 2
+    assert any("where the numbers of a row are all equal" in text for text in compiled.messages)
 
 
 # ------------------------------------------------------------------ rows of zeros

@@ -14,8 +14,8 @@ from mpc.wires import BATCH
 
 KINDS = 3
 """Kinds of rows that are drawn: spread over the range, moving together, small."""
-RARITIES, ALIKE = 2, 1
-"""Kinds of rows that are rare: tiny, and alike in all of their numbers."""
+RARITIES, TINY, ALIKE, FLAT = 3, 0, 1, 2
+"""Kinds of rows that are rare: tiny, alike along their last axis, and alike in all of their numbers, beside bits."""
 EMPTIES, EMPTY = 2, 0
 """Kinds of rows of zeros: of nothing else, and with zeros among numbers."""
 _MOST_RUNS = 15
@@ -67,20 +67,23 @@ def drawn_runs(inputs: list[GraphInput], rows: int, draws: Draws, *, rare: bool 
     Row r of an open batch, and run r of others, is of kind r modulo `KINDS`.
 
     Args:
-        rare: instead each is of kind r modulo `RARITIES`: as near to zero as its range lets it be, by random powers of
-            two, or equal along the last axis, at one part of the ranges of columns; of one number all are tiny.
+        rare: instead each is of kind r modulo `rarities`: as near to zero as its range lets it be, by random powers of
+            two, or equal along the last axis, at one part of the ranges of columns, or equal in all of its numbers,
+            where inputs between 0 and 1 are zeros and ones, as marks of padding are.
     """
     data = [given for given in inputs if given.of == given.name]
-    runs = []
+    kinds, runs = rarities(inputs) if rare else 0, []
     for number in range(_number(data, rows)):
-        feeds = {given.name: _drawn(given, rows, number, draws, rare=rare) for given in data}
+        feeds = {given.name: _drawn(given, rows, number, draws, rare=kinds) for given in data}
         runs.append(_entered(inputs, feeds, draws))
     return runs
 
 
-def have_several(inputs: list[GraphInput]) -> bool:
-    """Tell whether rows of some input have several numbers, which can be equal."""
-    return any(map(_has_several, inputs))
+def rarities(inputs: list[GraphInput]) -> int:
+    """Return how many kinds of rare rows differ: of one number all are tiny, of one axis no two kinds are alike."""
+    if any(len(given.given) - (BATCH in given.given) > 1 and _has_several(given) for given in inputs):
+        return RARITIES
+    return FLAT if any(map(_has_several, inputs)) else ALIKE
 
 
 def _has_several(given: GraphInput) -> bool:
@@ -89,7 +92,7 @@ def _has_several(given: GraphInput) -> bool:
 
 def spread_run(inputs: list[GraphInput], draws: Draws) -> Feeds:
     """Return one run of inputs that fix their rows, all of which are spread over their ranges."""
-    return {given.name: _drawn(given, 1, 0, draws, rare=False) for given in inputs}
+    return {given.name: _drawn(given, 1, 0, draws, rare=0) for given in inputs}
 
 
 def corner_runs(inputs: list[GraphInput], rows: int, draws: Draws) -> list[Feeds]:
@@ -125,7 +128,7 @@ def empty_runs(inputs: list[GraphInput], rows: int, draws: Draws) -> list[Feeds]
 
 def _emptied(given: GraphInput, rows: int, number: int, draws: Draws) -> np.ndarray:
     """Return rows of the kinds of `empty_runs`."""
-    values = _drawn(given, rows, number, draws, rare=False)
+    values = _drawn(given, rows, number, draws, rare=0)
     low, high = (np.broadcast_to(np.asarray(end, np.float64), values.shape) for end in given.range)
     each = (*values.shape[:1], *(1,) * (values.ndim - 1))
     kind = (np.arange(rows).reshape(each) if BATCH in given.shape else np.array(number)) % EMPTIES
@@ -158,10 +161,13 @@ def _chosen(given: GraphInput, values: np.ndarray, rows: int, number: int) -> np
     return values[first : first + size]
 
 
-def _drawn(given: GraphInput, rows: int, number: int, draws: Draws, *, rare: bool) -> np.ndarray:
+def _drawn(given: GraphInput, rows: int, number: int, draws: Draws, *, rare: int) -> np.ndarray:
     """A third of the rows is spread over the range; of the others some move as a whole, some are small.
 
     Data are no uniform noise: neighbours of an image move together, and much of a range is often empty.
+
+    Args:
+        rare: so many kinds of rare rows instead; 0: none.
     """
     shape = tuple(rows if size == BATCH else int(size) for size in given.given)
     low, high = (np.broadcast_to(np.asarray(end, np.float64), shape) for end in given.range)
@@ -181,7 +187,11 @@ def _drawn(given: GraphInput, rows: int, number: int, draws: Draws, *, rare: boo
         if not _has_several(given):
             return _held(given, values, low, high)
         equal = nearest + (low + (high - low) * draws.uniform(one) - nearest) * np.exp2(-_SHRUNK * draws.uniform(one))
-        values = np.where(row % RARITIES == ALIKE, equal, values)
+        values = np.where(row % rare == ALIKE, equal, values)
+        if rare > FLAT:
+            level, marks = draws.uniform(each), (low == 0).all() and (high == 1).all()
+            flat = np.where(draws.uniform(shape) < level, 1.0, 0.0) if marks else low + (high - low) * level
+            values = np.where(row % rare == FLAT, flat, values)
     return _held(given, values, low, high)
 
 

@@ -23,13 +23,12 @@ from mpc.compiler.rehearsal.bounds import Bounds
 from mpc.compiler.rehearsal.clear import Clear, computed, integers
 from mpc.compiler.rehearsal.drawing import (
     EMPTIES,
-    RARITIES,
     Draws,
     Feeds,
     corner_runs,
     drawn_runs,
     empty_runs,
-    have_several,
+    rarities,
     sampled_runs,
 )
 from mpc.compiler.rehearsal.jumps import Decisions, jumps
@@ -143,8 +142,8 @@ def _rehearse(
     if not told:  # what runs hand on alone is nobody's to see
         return {}
     draws, decisions, rows = Draws(), Decisions(), _rows(plan)
-    several, decides = have_several(graph.inputs), any(node.op in DECISIONS for node in graph.nodes)
-    tallies = [Tally(out, drawn=samples is None, several=several) for out in graph.outputs]
+    kinds, decides = rarities(graph.inputs), any(node.op in DECISIONS for node in graph.nodes)
+    tallies = [Tally(out, drawn=samples is None, rare=kinds) for out in graph.outputs]
     rounded = [wires[name] for node in graph.nodes if node.op == "whole" for name in (node.reads[0], node.writes)]
 
     def compared(feeds: Feeds, decisions: Decisions, draws: Draws) -> Iterator[tuple[Tally, np.ndarray, Reals]]:
@@ -165,7 +164,7 @@ def _rehearse(
 
     def rare() -> None:
         others = Draws("rare") if large else draws
-        for number, feeds in enumerate(drawn_runs(inputs, RARITIES if large else rows, others, rare=True)):
+        for number, feeds in enumerate(drawn_runs(inputs, kinds if large else rows, others, rare=True)):
             for tally, ours, theirs in compared(feeds, Decisions(), others):
                 tally.take_rare(ours, theirs, number)
 

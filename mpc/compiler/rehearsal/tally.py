@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpc.compiler.graph.graph import GraphOutput
-from mpc.compiler.rehearsal.drawing import ALIKE, EMPTIES, EMPTY, KINDS, RARITIES
+from mpc.compiler.rehearsal.drawing import ALIKE, EMPTIES, EMPTY, FLAT, KINDS, TINY
 from mpc.compiler.rehearsal.jumps import Jumps
 from mpc.wires import BATCH
 
@@ -64,11 +64,12 @@ class Tally:
     """Adds up the errors of one output over all runs.
 
     Args:
-        drawn: rows are drawn from their ranges; several: they have several numbers.
+        drawn: rows are drawn from their ranges.
+        rare: how many kinds of rare rows there are.
     """
 
-    def __init__(self, out: GraphOutput, *, drawn: bool, several: bool) -> None:
-        self.out, self._drawn, self._several = out, drawn, several
+    def __init__(self, out: GraphOutput, *, drawn: bool, rare: int) -> None:
+        self.out, self._drawn, self._rarities = out, drawn, rare
         self._whole = out.labels is not None or not out.dtype.startswith("float")
         self._ours: list[np.ndarray] = []
         self._theirs: list[np.ndarray] = []
@@ -80,7 +81,7 @@ class Tally:
     def take_rare(self, ours: np.ndarray, theirs: np.ndarray, number: int) -> None:
         """Add a run of rows that are rare: the plan's values and the graph's."""
         ours, theirs = self._flat(ours.reshape(theirs.shape)), self._flat(theirs)
-        self._rare.append((ours, theirs, self._kinds_of(len(theirs), number, RARITIES if self._several else 1)))
+        self._rare.append((ours, theirs, self._kinds_of(len(theirs), number, self._rarities)))
 
     def take_empty(self, ours: np.ndarray, theirs: np.ndarray, exact: np.ndarray, number: int) -> None:
         """Add a run of rows of zeros: what is compared there is often just on a threshold, and comes out one way.
@@ -159,8 +160,10 @@ class Tally:
         if self._whole:
             return Expected(smooth, jumped, changed, size, whole=True)
         error = math.sqrt(smooth)
-        tiny, alike = (self._lost(error, kind) for kind in (1 - ALIKE, ALIKE))
-        return Expected(error, math.sqrt(jumped), changed, size, tiny, alike, self._lost_of_empty(error, size))
+        tiny, alike, flat = (self._lost(error, kind) for kind in (TINY, ALIKE, FLAT))
+        return Expected(
+            error, math.sqrt(jumped), changed, size, tiny, max(alike, flat), self._lost_of_empty(error, size)
+        )
 
     def _largest(self, squares: np.ndarray) -> float:
         """The mean; of a table that of the column that is off most, which others would hide."""
