@@ -15,7 +15,7 @@ from mpc.compiler.compile import Compiled, compile_model
 from mpc.plan.cost import plan_cost
 from tests.support.effort import examples
 from tests.support.graphs import node, save_model
-from tests.support.models import assert_agrees, clear
+from tests.support.models import assert_agrees, clear, plaintext
 
 LEAST = float(np.finfo(np.float32).min)
 HEADS, ROWS, PLACES = 2, 5, 6
@@ -363,4 +363,27 @@ def test_rows_that_constants_and_secrets_hide_together_are_told(first: str, numb
     constants = {"one": np.float32(1), "far": np.float32(number), "never": np.float32(-np.inf), "later": causal}
     used = {name: value for name, value in constants.items() if any(name in each.input for each in nodes)}
     notes = compile_model(save_model(tmp_path, nodes, used, ("batch", 4, 4)), {"x": RANGE}).notes
-    assert any("both of the model and of secrets" in note for note in notes) == (first != "one")
+    assert any("hide all scores of a row" in note for note in notes) == (first != "one")
+
+
+@pytest.mark.parametrize("form", ["one after the other", "joined"])
+@pytest.mark.parametrize("number", [-np.inf, LEAST, -1e9, -1e4])
+def test_rows_in_which_one_number_is_in_place_of_all_scores(form: str, number: float, tmp_path: Path) -> None:
+    """They have equal shares here and in the model, and nothing is said; of minus infinity a model has no shares."""
+    nodes = [node("Greater", ["x", "one"], ["pad"]), node("Where", ["pad", "far", "x"], ["t"], "secret")]
+    nodes.append(node("Where", ["later", "far", "t"], ["s"], "public"))
+    if form == "joined":
+        nodes = [nodes[0], node("Or", ["pad", "later"], ["none"]), node("Where", ["none", "far", "x"], ["s"])]
+    nodes.append(node("Softmax", ["s"], ["y"], axis=-1))
+    constants = {"one": np.float32(1), "far": np.float32(number), "later": LATER[:, :ROWS]}
+    path = save_model(tmp_path, nodes, constants, ("batch", ROWS, ROWS))
+    x = X[:, 0, :, :ROWS].copy()
+    x[0, 2, :3] = 2.0  # its own scores are hidden by a secret, and the others come later
+    x[:, :, 0] = np.where(np.arange(ROWS) == 2, x[:, :, 0], 0.5)
+    compiled = compile_model(path, {"x": RANGE})
+    told = any("all of it is minus infinity the model has none" in note for note in compiled.notes)
+    if number == -np.inf:
+        assert told and np.isnan(plaintext(path, {"x": x})[0][0, 2]).all()
+    else:
+        assert not compiled.notes
+        assert_agrees(path, {"x": x}, {"x": RANGE}, tolerance=1e-4)

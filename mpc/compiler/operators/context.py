@@ -81,7 +81,8 @@ class Context(Emitter, ABC):
         skips: is what constants hide from a softmax left out of it?  below: values that only softmaxes read -> by how
             much what they stand for is less than what they hold; moved: indices so far by which what is left is
             gathered; cut: values that only softmaxes read, and where a secret decides about numbers that were brought
-            closer to zero.  See `operators.masks`.
+            closer to zero; fills: values in which masks have put numbers -> these, as the model has
+            them.  See `operators.masks`.
         decoded: values that recipients read as labels or dictionaries.
         facts: value -> what is known of it; see `operators.facts`.
         enterable: inputs whose numbers may be missing, with their ranges; at_rest: columns that may, of those that lie
@@ -107,6 +108,7 @@ class Context(Emitter, ABC):
         self.moved = 0
         self.below: dict[str, np.ndarray] = {}
         self.cut: dict[str, Cut] = {}
+        self.fills: dict[str, set[float]] = {}
         self.constants: dict[str, np.ndarray] = {}
         self.decoded: dict[str, GraphOutput] = {}
         self.facts: dict[str, Fact] = {}

@@ -13,7 +13,7 @@ from mpc.compiler.operators.boundless import piecewise, within
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import difference, masking, product
 from mpc.compiler.operators.facts import Beyond, Never, Softplus, Truncated
-from mpc.compiler.operators.masks import cut_off, hide
+from mpc.compiler.operators.masks import cut_off, hide, note_fill
 from mpc.compiler.operators.places import hot_of
 from mpc.compiler.operators.registry import handles
 
@@ -192,6 +192,7 @@ def where(state: Context, node: ModelNode, settings: Settings) -> None:
 
 def _masked(state: Context, name: str, out: str) -> str:
     """A constant branch under a name of its own; see `cut_off`."""
+    note_fill(state, out, state.numbers(name, "a branch"))
     masked = state.fresh()
     [state.constants[masked]] = cut_off(state, [state.numbers(name, "a branch")], out, replaces=True)
     return masked
@@ -211,6 +212,7 @@ def _chosen_publicly(state: Context, node: ModelNode, condition: np.ndarray) -> 
         if state.is_constant(name):
             value = state.numbers(name, "a branch")
             hide(state, node.output[0], value, mask)
+            note_fill(state, node.output[0], value, mask)
             value = masking(state, value, node.output[0])
             bias = bias + np.where(mask, value, 0.0)
         else:

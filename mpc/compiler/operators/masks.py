@@ -35,6 +35,13 @@ def hide(state: Context, out: str, values: np.ndarray, where: np.ndarray | bool 
         state.below[out] = below
 
 
+def note_fill(state: Context, out: str, values: np.ndarray, where: np.ndarray | bool = True) -> None:
+    """Note the numbers that a mask puts in the place of scores; `Context.fills` has them."""
+    found = values[np.broadcast_to(where, values.shape)] if values.ndim else values.reshape(1)
+    if found.size and (found <= LEAST_MASK).all():
+        state.fills[out] = {*found.tolist()}
+
+
 def _cut_off(values: np.ndarray) -> np.ndarray:
     """Return what is lost of constants that become `MASKED` at least; of those that no value reaches all."""
     return np.where(values <= -BOUNDLESS, -np.inf, np.minimum(values - MASKED, 0.0))
@@ -101,51 +108,77 @@ def cut_of(state: Context, x: str) -> float | None:
 
     Notes say where shares of a row that is hidden whole are others than the model's.
     """
-    _note_joined(state, x)
-    if not state.cut:
-        return None
-    found = [*_cuts(state, x)]
-    added = [cut.least for cut, _, beside in found if beside]
-    if min(added, default=0.0) < ABSORBING:
+    _note_whole_rows(state, x)
+    return min((factor * cut.limit for cut, factor, _ in _cuts(state, x)), default=None)
+
+
+def _note_whole_rows(state: Context, x: str) -> None:
+    """Say so where masks may hide all of a row, and its shares are then others than the model's."""
+    cuts, together = [*_cuts(state, x)], _hide_together(state, x)
+    added = min((cut.least for cut, _, beside in cuts if beside), default=0.0)
+    infinite = any(cut.least == -np.inf for cut, _, _ in cuts)
+    if together and not infinite and _one_fill(state, x):
+        return  # equal numbers have equal shares, here and in the model
+    if together or infinite or added < ABSORBING:
+        why = ""
+        if infinite:
+            why = ", and where all of it is minus infinity the model has none"
+        elif not together:
+            why = f", which in float32 loses scores beside {added:.3g}"
         state.note(
-            f"a secret may hide all scores of a row by {min(added):.3g}, those of a padded query say: here its shares "
-            "follow the scores, where a model that is run in float32 loses them beside such a number and gives equal "
-            "shares, or none: do not use such rows, or put one number in place of all hidden scores"
+            "where masks hide all scores of a row, as those of a query whose keys are all padding or come later, its "
+            f"shares are others than the model's{why}: do not use such rows, or put one finite number in place of all "
+            "hidden scores"
         )
-    elif len(added) > 1 or len({cut.least for cut, _, _ in found}) > 1:
+    elif sum(beside for _, _, beside in cuts) > 1 or len({cut.least for cut, _, _ in cuts}) > 1:
         state.note(
             f"masks that secrets decide are added to each other, or replace each other, and numbers below {MASKED:.0f} "
             "are brought closer to zero: if they hide all scores of a row, its shares may be others than the model's"
         )
-    return min((factor * cut.limit for cut, factor, _ in found), default=None)
 
 
-def _note_joined(state: Context, x: str) -> None:
-    """Say so where constants hide some scores of a row and secrets others: together they may hide all of it."""
-    writers, seen, left = {node.writes: node for node in state.nodes}, set[str](), [x]
-    chosen = set[str]()  # what secrets choose: its constants are a secret mask's own
+def _hide_together(state: Context, x: str) -> bool:
+    """Do constants hide some scores of a row, and secrets others?"""
     public = secret = False
-    while left:
-        name = left.pop()
-        if name in seen or (node := writers.get(name)) is None:
-            continue
-        seen.add(name)
+    chosen = _chosen(state, x)
+    for name, node, _, _ in _behind(state, x):
         hidden = [state.below.get(name)]
-        if isinstance(node.attributes, Constant):
+        if node is not None and isinstance(node.attributes, Constant):
             hidden.append(node.attributes.weight)
-        elif node.op == "scale":
+        elif node is not None and node.op == "scale":
             hidden.append(node.of(Weighted).bias)
-        if name not in chosen:
-            public = public or any(each is not None and _hides_some(each) for each in hidden)
-        bits = node.op == "multiply" and any(read in state.integral or _is_bit(state, read) for read in node.reads)
-        chosen |= {*node.reads} if bits else set()
-        secret = secret or name in state.cut or bits
-        left += node.reads if node.op in ("scale", "sum", "multiply", *MOVES) else ()
-    if public and secret:
-        state.note(
-            "its masks are both of the model and of secrets: where they hide all scores of a row between them, those "
-            "of a padded query say, its shares are others than the model's: do not use such rows"
-        )
+        public = public or (name not in chosen and any(each is not None and _hides_some(each) for each in hidden))
+        secret = secret or name in state.cut
+    return public and (secret or bool(chosen))
+
+
+def _chosen(state: Context, x: str) -> set[str]:
+    """Return what secrets choose of what scores are made of: its constants are a secret mask's own."""
+    found = set[str]()
+    for _, node, _, _ in _behind(state, x):
+        if node is None or node.op != "multiply":
+            continue
+        if any(read in state.integral or _is_bit(state, read) for read in node.reads):
+            found.update(node.reads)
+    return found
+
+
+def _one_fill(state: Context, x: str) -> bool:
+    """Do all masks put one finite number in the place of scores, and is nothing added to it afterwards?"""
+    numbers, chosen = set[float](), _chosen(state, x)
+    for name, node, _, beside in _behind(state, x):
+        if (fill := state.fills.get(name)) is not None:
+            numbers |= {-np.inf} if beside else fill
+        elif name in state.cut:
+            return False
+        elif node is None or name in chosen:
+            continue
+        elif isinstance(node.attributes, Constant) and (node.attributes.weight <= LEAST_MASK).any():
+            return False
+        elif node.op == "scale" and (bias := node.of(Weighted).bias) is not None:
+            if (bias[np.broadcast_to(node.of(Weighted).weight, bias.shape) != 0] <= LEAST_MASK).any():
+                return False
+    return len(numbers) == 1 and -np.inf not in numbers
 
 
 def _hides_some(values: np.ndarray) -> bool:
@@ -157,20 +190,31 @@ def _cuts(state: Context, x: str) -> Iterator[tuple[Cut, float, bool]]:
     """Yield masks that secrets decide and that scores hold, what they are multiplied with behind it, and whether
     they are added to scores, or scores to them.
     """
+    for name, _, factor, beside in _behind(state, x):
+        if (cut := state.cut.get(name)) is not None:
+            yield cut, factor, beside
+
+
+def _behind(state: Context, x: str) -> Iterator[tuple[str, Node | None, float, bool]]:
+    """Yield what scores are made of: a value, the node that writes it, what it is multiplied with behind it, and
+    whether anything is added to it.
+    """
     writers, seen, left = {node.writes: node for node in state.nodes}, set[str](), [(x, 1.0, False)]
     while left:
         name, factor, beside = left.pop()
+        if name in seen:
+            continue
         seen.add(name)
-        if (cut := state.cut.get(name)) is not None:
-            yield cut, factor, beside
         node = writers.get(name)
+        yield name, node, factor, beside
         if node is None or node.op not in ("scale", "sum", "multiply", *MOVES):
             continue
         if node.op == "scale":
             weighted = node.of(Weighted)
             factor *= abs(float(weighted.weight.flat[0])) if weighted.weight.size == 1 else 1.0
             beside = beside or _adds(weighted)
-        beside = beside or (node.op == "sum" and len(node.reads) > 1 and cut is None)  # else it replaces scores
+        fills = name in state.cut or name in state.fills  # it replaces scores
+        beside = beside or (node.op == "sum" and len(node.reads) > 1 and not fills)
         left += [(read, factor, beside) for read in node.reads if read not in seen]
 
 
