@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from mpc.compiler.compile import Compiled, compile_model
 from mpc.compiler.graph.emitter import Emitter
@@ -221,3 +221,26 @@ def test_whole_numbers_that_are_clipped_fit_a_types_ends(operator: str, tmp_path
     x = np.random.default_rng(4).uniform(-4, 4, (9, 4)).astype(np.float32)
     x[0] = [-4.0, 4.0, 0.0, 0.25]
     assert_agrees(save_model(tmp_path, nodes, constants, ("batch", 4)), {"x": x}, {"x": (-4.0, 4.0)})
+
+
+CLIPS = {
+    "a clip": [node("Clip", ["d", "low", "high"], ["c"])],
+    "from above first": [node("Min", ["d", "high"], ["e"]), node("Max", ["e", "low"], ["c"])],
+    "from below first": [node("Max", ["d", "low"], ["e"]), node("Min", ["e", "high"], ["c"])],
+    "two clips": [node("Clip", ["d", "low"], ["e"]), node("Clip", ["e", "", "high"], ["c"], name="second")],
+}
+
+
+@pytest.mark.parametrize(("low", "high", "kind"), [(0, 255, "uint8"), (-128, 127, "int8")])
+@pytest.mark.parametrize("zero", [100.0, -7.0])
+@pytest.mark.parametrize("clip", CLIPS)
+def test_a_zero_point_before_a_clip_is_not_taken_for_the_clips(
+    clip: str, zero: float, low: int, high: int, kind: str, tmp_path: Path
+) -> None:
+    """What a clip reads may be a sum with a constant itself: its ends were measured from another value then."""
+    nodes = [node("Mul", ["x", "scale"], ["a"]), node("Round", ["a"], ["b"]), node("Add", ["b", "zero"], ["d"])]
+    nodes += [*CLIPS[clip], node("Cast", ["c"], ["y"], to=helper.np_dtype_to_tensor_dtype(np.dtype(kind)))]
+    ends = {"low": np.float32(low), "high": np.float32(high)}
+    path = save_model(tmp_path, nodes, {"scale": np.float32(100), "zero": np.float32(zero), **ends})
+    x = np.random.default_rng(4).uniform(-4, 4, (9, 4)).astype(np.float32)
+    assert_agrees(path, {"x": x}, {"x": (-4.0, 4.0)})

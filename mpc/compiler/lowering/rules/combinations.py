@@ -61,9 +61,10 @@ def sum_(state: Lowering, node: Node, coarsest: int = _FACTOR_BITS, simple: int 
     error = found.interval.error
     if bends[0] is not None:  # what the value is off by passes once, whichever side of it is seen
         error = np.minimum(error, np.maximum(*(x.interval.error * abs(k) for x, k, _ in factors)))
-    roundings = 0 if scale == 1 and all(_is_whole(state, x) for x, _, _ in factors) else _ROUNDINGS
+    sides = [x for x, k, _ in factors if k < 0 or bends[0] is not None]
+    roundings = 0 if scale == 1 and all(_is_whole(state, x) for x in sides) else _ROUNDINGS
     room = sum(abs(k) * (roundings + off * x.interval.bound) for x, k, off in factors)
-    low, high = (end * float(scale) for end in _clipped(bends))
+    low, high = (end * float(scale) for end in _clipped(bends, next(x for x, k, _ in factors if k > 0)))
     return Value(found.wire, replace(found.interval.within(low - room, high + room), error=error))
 
 
@@ -103,11 +104,13 @@ def _bends(state: Lowering, node: Node) -> tuple[np.ndarray | None, np.ndarray] 
     if sorted(taken.factors) != [-1.0, 1.0] or taken.constant:
         return None
     order = node.reads if taken.factors[0] > 0 else node.reads[::-1]
-    writers = state.graph.writers
-    first, second = (_bend(writers, name) for name in order)
-    if second is None or second[0] != (order[0] if first is None else first[0]):
+    first, second = (_bend(state.graph.writers, name) for name in order)
+    if second is None:
         return None
-    return (None if first is None else first[1]), second[1]
+    x = next((name for name in first or () if name in second), None)
+    if first is not None and x is not None:
+        return first[x], second[x]
+    return (None, second[order[0]]) if order[0] in second else None
 
 
 def _is_whole(state: Lowering, x: Value) -> bool:
@@ -116,23 +119,26 @@ def _is_whole(state: Lowering, x: Value) -> bool:
     return x.scale == 1 and isinstance(gate, Relu) and gate.shift == 0 and gate.coarse == 0
 
 
-def _bend(writers: dict[str, Node], name: str) -> tuple[str, np.ndarray] | None:
-    """x and b, if the value is relu(x + b)."""
+def _bend(writers: dict[str, Node], name: str) -> dict[str, np.ndarray] | None:
+    """Return b by x, the nearest first, if the value is relu(x + b): what is added to x may be x + b of another x."""
     bend = writers.get(name)
     if bend is None or bend.op != "relu":
         return None
-    above = writers.get(bend.reads[0])
-    if above is None or above.op != "scale" or not (above.of(Weighted).weight == 1).all():
-        return bend.reads[0], np.zeros(1)
-    bias = above.of(Weighted).bias
-    return above.reads[0], np.zeros(1) if bias is None else np.asarray(bias)
+    x, bias = bend.reads[0], np.zeros(1)
+    found = {x: bias}
+    while (above := writers.get(x)) is not None and above.op == "scale" and (above.of(Weighted).weight == 1).all():
+        added = above.of(Weighted).bias
+        x, bias = above.reads[0], bias if added is None else bias + added
+        found[x] = bias
+    return found
 
 
-def _clipped(bends: tuple[np.ndarray | None, np.ndarray]) -> tuple[float, float]:
-    """Between what such a difference lies, but for roundings."""
+def _clipped(bends: tuple[np.ndarray | None, np.ndarray], x: Value) -> tuple[float, float]:
+    """Between what such a difference lies, of which the first operand is x, but for roundings."""
     first, second = bends
-    if first is None:
-        return -math.inf, float(np.max(-second))
+    if first is None:  # the smaller one of x and -second
+        least = np.minimum(x.interval.low / float(x.scale), -second)
+        return float(least.min()), float(np.max(-second))
     return float(np.minimum(first - second, 0).min()), float(np.maximum(first - second, 0).max())
 
 

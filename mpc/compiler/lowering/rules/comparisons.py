@@ -33,6 +33,8 @@ _LEVEL_BITS = 2
 """A difference to a level has so many more, with room for its rounding."""
 _PLACE_BITS = 36
 """Of the comparisons that find a place: what is closer than one unit of so many counts as equal, and the first wins."""
+_SURE_BITS = 24
+"""Whole numbers of so few bits leave a ReLU as they are, but for a chance of 2^-36; a wire has room for one unit."""
 
 
 def relu(state: Lowering, node: Node) -> Value:
@@ -43,7 +45,8 @@ def relu(state: Lowering, node: Node) -> Value:
         x, shift = _shifted(state, x, max(0, log2(x.scale) - _FINE_FRACTION, x.wire.bits - _EXACT_BITS))
     else:
         x, shift = _rounded(state, x)
-    dropped, rounded = checked.coarse(state, node, x, shift), x.interval.truncated(shift)
+    sure = shift == 0 and x.wire.bits <= _SURE_BITS
+    dropped, rounded = checked.coarse(state, node, x, shift), x.interval if sure else x.interval.truncated(shift)
     interval = checked.misjudged(rounded.rectified(), rounded, dropped)
     scale, name = x.scale / (1 << shift), x.wire.name
     found = state.add("relu", node.shape, scale, interval, x=name, shift=shift, coarse=dropped)
