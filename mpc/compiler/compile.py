@@ -23,6 +23,7 @@ from mpc.compiler.onnx.metadata import ModelMeta, read_meta
 from mpc.compiler.onnx.signature import Shapes, input_types
 from mpc.compiler.onnx.split import declared_secret
 from mpc.compiler.onnx.walk import import_model
+from mpc.compiler.operators.maxima import UNKNOWN, below
 from mpc.compiler.rehearsal.rehearse import Rehearsal
 from mpc.compiler.rehearsal.tally import LOST, RARE, Expected
 from mpc.compiler.roles import Roles
@@ -224,11 +225,12 @@ def compile_model(
     numbers = None if noising.epsilon else {state.input for state in (states or {}).values()}
     undeclared: tuple[str, ...] = ()
     noted: tuple[str, ...] = ()
+    floor = UNKNOWN
 
     def imported(change: Change | None = None) -> Graph:
         nonlocal undeclared, noted
         sums = bool(noising.epsilon)
-        graph = import_model(loaded, known, sizes, assumed, sums, needing, lying, numbers, secret, change)
+        graph = import_model(loaded, known, sizes, assumed, sums, needing, lying, numbers, secret, change, floor=floor)
         noted, graph.inputs = graph.notes, described(graph.inputs, lying)
         undeclared = tuple(given.name for given in graph.inputs if given.declared is None and given.name not in around)
         graph.inputs = [replace(given, declared=given.declared or assumed[given.name]) for given in graph.inputs]
@@ -238,7 +240,9 @@ def compile_model(
         graph = imported()
         try:
             found = compile_graph(graph, roles, data, noising)
-            break
+            if found.reach is None or floor != UNKNOWN:
+                break
+            floor = below(found.reach)
         except ModelError as error:
             if error.attribute != INDISTINCT or error.node is None or error.node in needing:
                 raise

@@ -296,12 +296,14 @@ class Maximum(Attributes):
         hidden: elements that are not among those that are compared.
         cut: how far apart scores of a softmax may be before they make up for what masks lost that a secret decides;
             None if nothing was cut off.
+        floored: a mask has put among them what stands for less than all others.
     """
 
     rectify: bool = False
     fraction: int | None = None
     hidden: Hidden | None = None
     cut: float | None = None
+    floored: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

@@ -54,6 +54,8 @@ class Lowering(Emitted):
         balls: wires whose rows are held to a norm.
         states: what runs hand on.
         skipped: what no softmax looks at, of each mask of which that is shown.
+        reach: how large, in the model's units, values are that a maximum is taken of where a mask hides some; None if
+            there are none.
         exact: wires of products with weights that are not rounded.
     """
 
@@ -68,6 +70,7 @@ class Lowering(Emitted):
     states: list[PlanState] = field(default_factory=list)
     exact: set[str] = field(default_factory=set)
     skipped: dict[Hidden, Hidden] = field(default_factory=dict)
+    reach: float | None = None
 
     # -- when all is emitted
 

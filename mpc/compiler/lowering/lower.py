@@ -54,6 +54,8 @@ class Lowered:
         wires: graph value -> the wire that holds it; not all are left in the plan.
         guarantee: what every party will prove of its noise, if there is any.
         proved: all bounds are; else some rest on samples.
+        reach: how large values are that a maximum is taken of where a mask hides some, in the model's units; None if
+            there are none.
     """
 
     plan: Plan
@@ -65,6 +67,7 @@ class Lowered:
     wires: dict[str, str] = field(repr=False)
     guarantee: Guarantee | None = None
     proved: bool = True
+    reach: float | None = None
 
 
 def lower(graph: Graph, roles: Roles, protected: Mapping[str, StoredFacts] = MappingProxyType({})) -> Lowered:
@@ -116,7 +119,9 @@ def lower(graph: Graph, roles: Roles, protected: Mapping[str, StoredFacts] = Map
     rough = {out.name: error for out, error in left}
     names = {name: value.wire.name for name, value in state.values.items()}
     proved = guarantee(plan, state.protected) if any(node.op in _OF_ROWS for node in graph.nodes) else None
-    return Lowered(plan, state.weights, state.origins, rough, state.notes.told(), graph, names, proved)
+    return Lowered(
+        plan, state.weights, state.origins, rough, state.notes.told(), graph, names, proved, reach=state.reach
+    )
 
 
 def _is_told(node: Node) -> bool:

@@ -33,6 +33,7 @@ from mpc.compiler.operators import HANDLERS, joined
 from mpc.compiler.operators.context import Body, Context, ModelNode, wraps
 from mpc.compiler.operators.facts import Truncated, Way
 from mpc.compiler.operators.labels import as_number
+from mpc.compiler.operators.maxima import noted
 from mpc.compiler.operators.missing import marked, ways
 from mpc.compiler.operators.registry import READ_LABELS
 from mpc.compiler.operators.rowwise import Rowwise, note
@@ -61,6 +62,7 @@ class Importer(Context):
         secret: Sequence[str] | None = None,
         change: Change | None = None,
         skips: bool = True,
+        floor: float | None = None,
     ) -> None:
         opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
         readers: dict[str, list[ModelNode]] = {}
@@ -69,6 +71,7 @@ class Importer(Context):
         revealed = frozenset(value.name for value in model.graph.output)
         super().__init__(opsets.get("ai.onnx", OLDEST_OPSET), opsets, readers, revealed)
         self.sums_rows, self.rounds, self.skips = sums_rows, rounds_quantised(model), skips
+        self.floor = floor
         self._inlined: list[tuple[int, onnx.NodeProto]] = []
         self._rowwise: dict[str, Rowwise] = {}
         self._split, self._told_around, self._change = Split(model, secret), True, change
@@ -143,7 +146,7 @@ class Importer(Context):
         for index, node in enumerate(model.graph.node):
             self._node(index, node)
         outputs = [self._signature.output(value) for value in model.graph.output]
-        graph = marked(Graph([*inputs, *self.marking], self.nodes, outputs), self.aware)
+        graph = marked(Graph([*inputs, *self.marking], noted(self.nodes, self.floored), outputs), self.aware)
         return replace(graph, notes=tuple(self.notes.told()))
 
     def _store(self, graph: onnx.GraphProto, of: onnx.GraphProto | None = None) -> None:
@@ -302,6 +305,7 @@ def import_model(
     secret: Sequence[str] | None = None,
     change: Change | None = None,
     skips: bool = True,
+    floor: float | None = None,
 ) -> Graph:
     """Return the graph of a checked model.
 
@@ -316,11 +320,12 @@ def import_model(
         secret: patterns of constants that stay secret where others are told; None: nothing is told.
         change: makes other numbers of those that are themselves secret.
         skips: what constants hide from a softmax is left out of it.
+        floor: stands for what masks hide from a maximum; see `operators.maxima`; None: what the model has.
     """
     known = declared_ranges(model)
     known.update(ranges or {})
     settings: dict[str, Any] = {"sums_rows": sums_rows, "at_rest": at_rest, "numbers": numbers, "secret": secret}
-    settings.update(change=change, skips=skips)
+    settings.update(change=change, skips=skips, floor=floor)
     importer = Importer(model, shapes or {}, assumed or {}, **settings)
     graph = importer.run(model, known)
     found = ways(importer, graph, needing)

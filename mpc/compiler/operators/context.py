@@ -83,6 +83,8 @@ class Context(Emitter, ABC):
             gathered; cut: values that only softmaxes read, and where a secret decides about numbers that were brought
             closer to zero; fills: values in which masks have put numbers -> these, as the model has
             them.  See `operators.masks`.
+        floor: stands for what masks hide from a maximum, in the values that are floored; None: the model's own numbers
+            do.  See `operators.maxima`.
         decoded: values that recipients read as labels or dictionaries.
         facts: value -> what is known of it; see `operators.facts`.
         enterable: inputs whose numbers may be missing, with their ranges; at_rest: columns that may, of those that lie
@@ -109,6 +111,8 @@ class Context(Emitter, ABC):
         self.below: dict[str, np.ndarray] = {}
         self.cut: dict[str, Cut] = {}
         self.fills: dict[str, set[float]] = {}
+        self.floor: float | None = None
+        self.floored: set[str] = set()
         self.constants: dict[str, np.ndarray] = {}
         self.decoded: dict[str, GraphOutput] = {}
         self.facts: dict[str, Fact] = {}

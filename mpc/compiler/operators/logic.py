@@ -14,6 +14,7 @@ from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import difference, masking, product
 from mpc.compiler.operators.facts import Beyond, Never, Softplus, Truncated
 from mpc.compiler.operators.masks import cut_off, hide, note_fill
+from mpc.compiler.operators.maxima import floored
 from mpc.compiler.operators.places import hot_of
 from mpc.compiler.operators.registry import handles
 
@@ -191,10 +192,11 @@ def where(state: Context, node: ModelNode, settings: Settings) -> None:
 
 
 def _masked(state: Context, name: str, out: str) -> str:
-    """A constant branch under a name of its own; see `cut_off`."""
-    note_fill(state, out, state.numbers(name, "a branch"))
+    """A constant branch under a name of its own; see `cut_off` and `floored`."""
+    values = state.numbers(name, "a branch")
+    note_fill(state, out, values)
     masked = state.fresh()
-    [state.constants[masked]] = cut_off(state, [state.numbers(name, "a branch")], out, replaces=True)
+    [state.constants[masked]] = cut_off(state, [floored(state, values, out)], out, replaces=True)
     return masked
 
 
@@ -213,7 +215,7 @@ def _chosen_publicly(state: Context, node: ModelNode, condition: np.ndarray) -> 
             value = state.numbers(name, "a branch")
             hide(state, node.output[0], value, mask)
             note_fill(state, node.output[0], value, mask)
-            value = masking(state, value, node.output[0])
+            value = masking(state, floored(state, value, node.output[0]), node.output[0])
             bias = bias + np.where(mask, value, 0.0)
         else:
             parts.append((name, mask.astype(np.float64)))

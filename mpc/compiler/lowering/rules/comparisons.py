@@ -150,6 +150,8 @@ def maximum(state: Lowering, node: Node) -> Value:
     skipped = None if hidden is None else masked.skips(state, x, hidden)
     if (cut := node.of(Maximum).cut) is not None:
         masked.note_cut(state, x, skipped, cut)
+    if node.of(Maximum).floored:
+        state.reach = max(state.reach or 0.0, x.interval.bound / float(x.scale))
     if skipped is not None:
         return masked.greatest(state, x, skipped, lambda each: greatest(state, node, each, False))
     twin = _twin(state, node, "argmax")
