@@ -61,6 +61,14 @@ def test_one_over_a_root_of_zero_counts_from_a_floor_and_says_which(tmp_path: Pa
     assert any(found is not None and 0 < float(found[1]) < 0.01 for found in floors)
 
 
+def test_one_note_says_what_of_a_small_argument_is_lost(tmp_path: Path) -> None:
+    """There were two, of which one said that it can be 0, and the other that it can be 6e-08 at least."""
+    nodes = [node("ReduceL2", ["x"], ["n"], axes=[1], keepdims=1), node("Div", ["x", "n"], ["y"])]
+    notes = compile_model(save_model(tmp_path, nodes), {"x": (-1000.0, 1000.0)}).notes
+    [said] = [note for note in notes if "argument of rsqrt" in note]
+    assert re.search(r"can be 0; what is below .* counts as about that, and below .* keeps few of its digits", said)
+
+
 MEAN_SQUARE = [node("Mul", ["x", "x"], ["q"]), node("ReduceMean", ["q"], ["m"], axes=[1], keepdims=1)]
 
 

@@ -69,9 +69,9 @@ def apply(
         spread = 1 << (_ROOT_FRACTION - log2(x.scale))
         x = state.combine([x], [spread], x.shape, x.scale * spread)
     low, high = x.coarse
-    bottom, least = low, x.reals[0]
+    bottom, least, held = low, x.reals[0], ""
     if floor is not None and low < floor < high / 2:
-        x = _floored(state, x, name, floor)
+        x, held = _floored(x, floor)
         low, high = x.coarse
     if name == "reciprocal" and high < 0:
         opposite = state.combine([x], [-1], x.shape, x.scale)
@@ -85,7 +85,7 @@ def apply(
     if low <= function.domain:
         positive = normalise.rises_from_zero(name, settings)
         if low >= -max(4 / float(x.scale), _SLACK * high) and high > _FLOOR and not positive:
-            x = _floored(state, x, name, max(_FLOOR, 16 / float(x.scale)))
+            x, held = _floored(x, max(_FLOOR, 16 / float(x.scale)))
         elif not positive or low < -1e-3 * max(1.0, high):
             raise state.origin.refuse(
                 f"its argument can be {low:.3g}, and it is defined above {function.domain:g} only",
@@ -108,6 +108,7 @@ def apply(
     if piecewise.has_pieces(function, low, high) and (function.lined or not finest):
         x = readable(state, x)
         tolerance = _PIECES_TOLERANCE * max(1.0, function.high if function.lined else 1.0)
+        _note_ends(state, name, held)
         return piecewise.apply(state, x, name, settings, function, tolerance)
     if name == "exp":
         function = Function(function.value, low=high - _EXPONENT_REACH)
@@ -116,8 +117,7 @@ def apply(
     scaled = off / _unit_of_error(name, function, inside)
     if scaled > TOLERANCE and normalise.possible(name) and not normalise.in_one_octave(x):
         inner = FUNCTIONS[name](**parameters)
-        if not normalise.rises_from_zero(name, settings):
-            _note_resolution(state, x, name)
+        _note_ends(state, name, held, None if normalise.rises_from_zero(name, settings) else x)
 
         def on_octave(u: Value, series: Series, bits: int, outside: bool) -> Value:
             return evaluate(state, u, inner, series, normalise.INSIDE, bits, outside)
@@ -127,6 +127,7 @@ def apply(
         return _wave(state, x, name, function, turn, finest)
     if scaled > _ACCEPTABLE:
         raise too_wide(state, low, high)
+    _note_ends(state, name, held)
     outside = least < inside[0] != function.low  # it counts as more than it can be
     return evaluate(state, x, function, series, inside, bits_of(finest), outside)
 
@@ -179,14 +180,17 @@ def _squared(state: Lowering, x: Value) -> Value:
     return state.add("multiply", x.shape, root.scale**2, interval, x=root.wire.name, y=root.wire.name)
 
 
-def _floored(state: Lowering, x: Value, name: str, floor: float) -> Value:
-    """An argument that may be 0 where the function is infinite: what is smaller than a floor counts as the floor."""
+def _floored(x: Value, floor: float) -> tuple[Value, str]:
+    """Return an argument of which what is smaller than a floor counts as the floor, and what is to be said of it.
+
+    It may be 0, where the function is infinite.
+    """
     least = max(floor, _resolution(x))
     can, rest = "0", ""
     if x.reals[0] < -4 / float(x.scale):
         can, rest = f"0, or {x.reals[0]:.2g} as far as bounds tell", ", and so each negative number,"
-    state.note(f"the argument of {name} can be {can}; what is below {least:.2g}{rest} counts as about that")
-    return replace(x, interval=x.interval.within(floor * float(x.scale), math.inf))
+    said = f"can be {can}; what is below {least:.2g}{rest} counts as about that"
+    return replace(x, interval=x.interval.within(floor * float(x.scale), math.inf)), said
 
 
 def _resolution(x: Value) -> float:
@@ -194,13 +198,24 @@ def _resolution(x: Value) -> float:
     return float((1 << normalise.shortened_by(x)) / x.scale)
 
 
-def _note_resolution(state: Lowering, x: Value, name: str) -> None:
-    """Note that an argument can be so small that the comparable one has few digits, or none, where that shows."""
-    unit, least = _resolution(x), x.reals[0]
-    if least < 0.99 * _GOOD_UNITS * unit:
+def _note_ends(state: Lowering, name: str, held: str, x: Value | None = None) -> None:
+    """Note that a small argument counts as more than it is, or keeps few of its digits, where that shows.
+
+    Args:
+        held: what is to be said of small arguments that count as a floor; empty if none do.
+        x: what is compared with octaves, and may be too small for that; None: nothing is.
+    """
+    unit, least = (0.0, 1.0) if x is None else (_resolution(x), x.reals[0])
+    few = f"below {_GOOD_UNITS * unit:.2g} it keeps few of its digits"
+    if least >= 0.99 * _GOOD_UNITS * unit:
+        if held:
+            state.note(f"the argument of {name} {held}")
+    elif held:
+        state.note(f"the argument of {name} {held}, and {few} (a smaller input range keeps more)")
+    else:
         state.note(
-            f"the argument of {name} can be {least:.2g}; below {_GOOD_UNITS * unit:.2g} it keeps few of its digits, "
-            f"and what is below {unit:.2g} counts as about that (a smaller input range keeps more)"
+            f"the argument of {name} can be {least:.2g}; {few}, and what is below {unit:.2g} counts as about that (a "
+            "smaller input range keeps more)"
         )
 
 
