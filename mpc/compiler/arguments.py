@@ -11,15 +11,20 @@ from typing import Any
 import numpy as np
 
 from mpc.compiler.graph.graph import Range
-from mpc.compiler.onnx.declared import parse_range
+from mpc.compiler.onnx.declared import ends_of, parse_range
 from mpc.errors import InputError, UsageError
 
 _KINDS = {"f": "fiub", "i": "iub", "u": "iub", "b": "b"}
 """Kinds of a type, and of numbers in lists that become that type without a loss that matters."""
 
 
-def as_ranges(given: Any, names: Sequence[str]) -> dict[str, Range]:
+def as_ranges(given: Any, types: Mapping[str, str]) -> dict[str, Range]:
     """Return ranges by input name, of a mapping, or of one pair (low, high) for all inputs.
+
+    A pair for all says of an input of integers no more than its type does.
+
+    Args:
+        types: numpy type of each input; empty if it has none.
 
     Raises:
         UsageError: it is neither; an end is no number and no sequence of numbers.
@@ -29,7 +34,13 @@ def as_ranges(given: Any, names: Sequence[str]) -> dict[str, Range]:
     if isinstance(given, Mapping):
         return {_name(name, "ranges"): _range(pair) for name, pair in given.items()}
     pair = _range(given)
-    return dict.fromkeys(names, pair)
+    return {name: _within(pair, *ends_of(dtype)) for name, dtype in types.items()}
+
+
+def _within(pair: Range, least: float, most: float) -> Range:
+    """The part of a range that lies between two ends; all of it if there is none."""
+    low, high = np.maximum(pair[0], least), np.minimum(pair[1], most)
+    return pair if (low > high).any() else (low.tolist(), high.tolist())
 
 
 def _range(given: Any) -> Range:

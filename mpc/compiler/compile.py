@@ -209,7 +209,7 @@ def compile_model(
     """
     loaded = load_model(model)
     types = input_types(loaded)
-    known, sizes = as_ranges(ranges, [*types]), as_shapes(shapes, [*types])
+    known, sizes = as_ranges(ranges, types), as_shapes(shapes, [*types])
     data = None if samples is None else as_samples(samples, types)
     around = {} if data is None else suited_ranges(data)
     assumed = {**dict.fromkeys(types, DEFAULT_RANGE), **around}

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from mpc.compiler.compile import compile_model
+from mpc.compiler.graph.writer import INTEGERS
 from mpc.errors import ModelError
 from tests.support.graphs import node, save_model
 from tests.support.models import encrypted, plaintext
@@ -71,3 +72,26 @@ def test_the_remedy_helps(tmp_path: Path) -> None:
     [found] = encrypted(compile_model(path), {"x": data})
     np.testing.assert_allclose(found, [[300, 100, 355]], atol=1e-4)
     np.testing.assert_allclose(found, plaintext(path, {"x": data})[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [*INTEGERS, "bool"])
+@pytest.mark.parametrize("shape", [(1,), ("batch", 4)])
+def test_a_range_beyond_an_inputs_type_is_refused(kind: str, shape: tuple[int | str, ...], tmp_path: Path) -> None:
+    """A uint8 that is always 300 was the constant 44."""
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    nodes = [node("Cast", ["x"], ["a"], to=TensorProto.FLOAT), node("Add", ["a", "w"], ["y"])]
+    path = save_model(tmp_path, nodes, {"w": np.ones(1, np.float32)}, shape, element=element)
+    least, most = INTEGERS.get(kind, (0, 1))
+    below, beyond = float(min(least - 1, least * 2)), float(max(most + 1, most * 2))
+    for ends in ((beyond, beyond), (below, below), (0.0, beyond), (below, 0.0), (below, beyond)):
+        with pytest.raises(ModelError, match=rf"goes beyond {kind}, which ends at {least} and {most}") as caught:
+            compile_model(path, {"x": ends})
+        assert caught.value.remedy
+
+
+def test_a_pair_for_all_inputs_says_no_more_than_their_types(tmp_path: Path) -> None:
+    path = save_model(tmp_path, [node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)], element=TensorProto.UINT8)
+    [given] = compile_model(path, (-4, 300)).plan.inputs
+    assert (given.low, given.high) == ((0,), (255,))
+    with pytest.raises(ModelError, match="goes beyond uint8"):
+        compile_model(path, (300, 400))

@@ -66,6 +66,8 @@ def _around(values: np.ndarray, columns: bool) -> Range:
     last = np.maximum(np.ceil(high / wide), first + 1)
     far = _far(low, high)
     least, most = np.where(far, first * wide, -ends), np.where(far, last * wide, ends)
+    if values.dtype.kind in "iu":
+        least, most = (np.clip(end, np.iinfo(values.dtype).min, np.iinfo(values.dtype).max) for end in (least, most))
     if least.ndim == 0:
         return float(least), float(most)
     return tuple(least.tolist()), tuple(most.tolist())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import ceil, floor
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mpc.compiler.graph.graph import End, Range, Shape
+from mpc.compiler.graph.writer import INTEGERS
 from mpc.errors import ModelError
 from mpc.wires import BATCH
 
@@ -43,11 +45,12 @@ def parse_range(text: str) -> Range:
     return (low[0], high[0]) if len(pairs) == 1 else (low, high)
 
 
-def check_range(name: str, shape: Shape, declared: Range) -> Range:
-    """Return a range that fits an input's columns; one value, as of a column that never changes, is a range.
+def check_range(name: str, shape: Shape, dtype: str, declared: Range) -> Range:
+    """Return a range that fits an input's columns and type; one value, as of a column that never changes, is a range.
 
     Raises:
-        ModelError: not finite, the low end above the high one, or another number of columns than the input has.
+        ModelError: not finite, the low end above the high one, an end that the input's type has no number for, or
+            another number of columns than the input has.
     """
     low, high = (np.asarray(end, dtype=np.float64) for end in declared)
     if low.shape != high.shape or low.ndim > 1 or (low.ndim == 1 and low.shape[0] != shape[-1]):
@@ -61,9 +64,22 @@ def check_range(name: str, shape: Shape, declared: Range) -> Range:
         raise ModelError(
             f"input {name!r}: its range is empty or not finite", remedy="declare LOW:HIGH, LOW not above HIGH"
         )
+    least, most = ends_of(dtype)
+    beyond = low.size and (floor(low.min()) < least or ceil(high.max()) > most)  # whole: a float has no 2^63 - 1
+    if beyond:
+        raise ModelError(
+            f"input {name!r}: its range {low.min():g}:{high.max():g} goes beyond {dtype}, which ends at {least} and "
+            f"{most}",
+            remedy=f"declare a range within {least}:{most}, or export the model with a wider type for this input",
+        )
     if low.ndim == 0:
         return float(low), float(high)
     return tuple(low.tolist()), tuple(high.tolist())
+
+
+def ends_of(dtype: str) -> tuple[float, float]:
+    """Return the least and the largest number of an integer type or of truth values; infinity of others."""
+    return (0, 1) if dtype == "bool" else INTEGERS.get(dtype, (-np.inf, np.inf))
 
 
 def check_sizes(name: str, fixed: Sequence[int], given: Sequence[int | str | None]) -> None:

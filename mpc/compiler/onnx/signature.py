@@ -109,7 +109,7 @@ class Signature:
             if name in self._state.constants or declared is None or not (dtype == "bool" or "int" in dtype):
                 continue
             shape = tuple(self._input_shape(name, tensor))
-            low, high = check_range(name, shape, declared)
+            low, high = check_range(name, shape, dtype, declared)
             if BATCH not in shape and np.array_equal(low, high) and not np.any(np.mod(low, 1)):
                 found[name] = np.full(static(shape), low, dtype)
                 self._state.origin = Origin(name, "input")
@@ -153,7 +153,7 @@ class Signature:
         if not dtype.startswith("float"):
             self._state.integral.add(value.name)
         declared = ranges.get(value.name, _WHOLE.get(dtype))
-        checked = None if declared is None else check_range(value.name, tuple(shape), declared)
+        checked = None if declared is None else check_range(value.name, tuple(shape), dtype, declared)
         rows, only = self._indexed(value.name) if value.name in self._state.integral else ([], False)
         if rows and only:
             checked = within_table(checked, min(rows))

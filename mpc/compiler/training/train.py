@@ -194,7 +194,7 @@ def compile_training(
     batch, frozen = _check(batch, frozen, optimizer, precision, target)
     loaded, copies = untied(load_model(model))
     types = input_types(loaded)
-    known, sizes = as_ranges(ranges, [*types, target]), as_shapes(shapes, [*types])
+    known, sizes = as_ranges(ranges, {**types, target: ""}), as_shapes(shapes, [*types])
     if unknown := set(tells) - {LOSS, BEYOND}:
         raise UsageError(f"a step does not tell {min(unknown)!r}", remedy=f"it tells {LOSS!r} and {BEYOND!r}")
     precision, optimizer, roles = precision or Precision(), optimizer or SGD(0.1), roles or Roles()
