@@ -120,6 +120,20 @@ def test_layers(
     agree(path, feeds)
 
 
+@pytest.mark.parametrize("lengths", [[0, 2], [3, 0], [0, 0]])
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+@pytest.mark.parametrize("operator", [*GATES])
+def test_a_row_of_no_steps_is_zero_whatever_its_first_state(
+    operator: str, direction: str, lengths: list[int], tmp_path: Path
+) -> None:
+    directions = 1 + (direction == "bidirectional")
+    constants = weights(operator, directions, 7) | {"lengths": np.array(lengths, np.int32)}
+    for name in ("h0", "c0")[: 1 + (operator == "LSTM")]:
+        constants[name] = np.full((directions, ROWS, HIDDEN), 0.5, np.float32)
+    path = save(tmp_path, operator, constants, {"x": (STEPS, ROWS, FEATURES)}, direction=direction)
+    agree(path, {"x": sequence(5)})
+
+
 ACTIVATIONS: dict[str, dict[str, object]] = {
     "Affine": {"activation_alpha": [0.5], "activation_beta": [0.25]},
     "ScaledTanh": {"activation_alpha": [0.75], "activation_beta": [0.5]},

@@ -119,9 +119,9 @@ def _lengths(state: Context, name: str, x: str) -> list[int]:
             f"{len(found)} lengths for {rows} rows",
             remedy="give one for each row, and fix how many rows there are (--shape)",
         )
-    if not all(1 <= length <= steps for length in found):
+    if not all(0 <= length <= steps for length in found):
         raise state.origin.refuse(
-            f"lengths {found} of sequences of {steps} steps", remedy=f"give lengths from 1 to {steps}"
+            f"lengths {found} of sequences of {steps} steps", remedy=f"give lengths from 0 to {steps}"
         )
     return found
 
@@ -131,19 +131,23 @@ Sequences = tuple[str, tuple[str, ...]]
 
 
 def _by_lengths(state: Context, kind: str, layer: Layer, x: str, lengths: list[int], start: State) -> Sequences:
-    """Rows of one length together; what comes behind the end of a sequence is zero."""
+    """Rows of one length together; what comes behind the end of a sequence is zero, all of one of no steps."""
+    if not any(lengths):
+        every = state.take(x, 2, [-1] * layer.weights.hidden)
+        last = state.reshape(state.take(every, 0, [0]), state.shapes[every][1:])
+        return every, (last,) * len(start)
     if len(lengths) == 1:
         return _sequence(state, kind, layer, x, lengths[0], start)
-    parts, order = [], []
-    for length in sorted(set(lengths)):
+    parts, order = [], list[int]()
+    for length in sorted(set(lengths) - {0}):
         rows = [row for row, own in enumerate(lengths) if own == length]
         chosen = tuple(None if name is None else state.take(name, 0, rows) for name in start)
         parts.append(_sequence(state, kind, layer, state.take(x, 1, rows), length, chosen))
         order += rows
-    back = [order.index(row) for row in range(len(lengths))]
+    back = [order.index(row) if row in order else -1 for row in range(len(lengths))]
     every = state.take(state.concat([part[0] for part in parts], 1), 1, back)
-    last = (state.take(state.concat([part[1][i] for part in parts], 0), 0, back) for i in range(len(start)))
-    return every, tuple(last)
+    ends = (state.take(state.concat([part[1][i] for part in parts], 0), 0, back) for i in range(len(start)))
+    return every, tuple(ends)
 
 
 def _sequence(state: Context, kind: str, layer: Layer, x: str, length: int, start: State) -> Sequences:
