@@ -184,3 +184,23 @@ def test_numbers_of_steps_that_are_refused(
     )
     with pytest.raises(ModelError, match=problem):
         compile_model(path, {"x": (-1, 1)})
+
+
+@pytest.mark.parametrize(
+    ("reads", "constants"),
+    [(["steps", "", "x"], {"steps": 0}), (["steps", "start", "x"], {"steps": 3, "start": False})],
+)
+def test_a_loop_of_no_step_leaves_its_states_as_they_are(
+    reads: list[str], constants: dict[str, object], tmp_path: Path
+) -> None:
+    """It was refused for what it would collect, which nothing reads."""
+    body = graph(
+        [*STEP, node("Identity", ["going"], ["on"])], COUNTED, {"on": BOOL, "next": FLOAT, "total": FLOAT},
+        half=np.float32(0.5), last=np.array([1]),
+    )  # fmt: skip
+    given = {name: np.array(value) for name, value in constants.items()}
+    nodes = [node("Loop", reads, ["h", "sums"], body=body), node("Neg", ["h"], ["y"])]
+    assert_agrees(save(tmp_path, nodes, ["y"], (3, 4), w=W, **given), {"x": X}, {"x": (-1, 1)})
+    read = [*nodes[:1], node("ReduceSum", ["sums"], ["s"], keepdims=0), node("Add", ["h", "s"], ["y"])]
+    with pytest.raises(ModelError, match="no step at all"):
+        compile_model(save(tmp_path, read, ["y"], (3, 4), w=W, **given), {"x": (-1, 1)})

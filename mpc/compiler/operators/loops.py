@@ -39,7 +39,7 @@ def loop(state: Context, node: ModelNode, settings: Settings) -> None:
         for collected, name in zip(outputs, found[1 + len(current) :], strict=True):
             collected.append(name)
         step += 1
-    _write(state, node.output, current, outputs, [0] * len(outputs))
+    _write(state, node, current, outputs, [0] * len(outputs))
 
 
 def _known(state: Context, node: ModelNode, place: int, what: str) -> np.ndarray | None:
@@ -95,7 +95,7 @@ def scan(state: Context, node: ModelNode, settings: Settings) -> None:
     for collected, back in zip(outputs, _listed(settings, "scan_output_directions", len(outputs)), strict=True):
         if back:
             collected.reverse()
-    _write(state, node.output, current, outputs, _listed(settings, "scan_output_axes", len(outputs)))
+    _write(state, node, current, outputs, _listed(settings, "scan_output_axes", len(outputs)))
 
 
 def _listed(settings: Settings, name: str, number: int) -> list[int]:
@@ -122,15 +122,16 @@ def _part(state: Context, name: str, axis: int, index: int) -> str:
 
 
 def _write(
-    state: Context, names: Sequence[str], current: Sequence[str], outputs: Sequence[Sequence[str]], axes: Sequence[int]
+    state: Context, node: ModelNode, current: Sequence[str], outputs: Sequence[Sequence[str]], axes: Sequence[int]
 ) -> None:
-    """Write the last states, and what was collected step by step along a new axis each."""
-    for name, value in zip(names, current, strict=False):
+    """Write the last states, and what was collected step by step along a new axis each, unless nothing reads it."""
+    for name, value in zip(node.output, current, strict=False):
         if name:
             state.alias(name, value)
-    for name, parts, axis in zip(names[len(current) :], outputs, axes, strict=False):
-        if not name:
+    for place, (parts, axis) in enumerate(zip(outputs, axes, strict=False), len(current)):
+        if state.unused(node, place):
             continue
+        name = node.output[place]
         if not parts:
             raise state.origin.refuse("no step at all, so an output is empty", remedy="leave the loop out of the model")
         if all(map(state.is_constant, parts)):
