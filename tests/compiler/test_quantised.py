@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -280,6 +281,46 @@ def test_operators(name: str, tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------- quantised as it comes
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int8"])
+def test_a_softmax_is_rounded_as_onnx_says(kind: str, tmp_path: Path) -> None:
+    """onnxruntime makes one operator of it, which cuts off: without optimisations it rounds, as this does."""
+    ends, middle = np.iinfo(kind), 128 if kind == "uint8" else 0
+    nodes = [
+        node("DequantizeLinear", ["x", "s", "m"], ["a"]),
+        node("Softmax", ["a"], ["b"], axis=-1),
+        node("QuantizeLinear", ["b", "t", "z"], ["y"]),
+    ]
+    constants = {"s": q(0.05), "m": q(middle, kind), "t": q(1 / 255), "z": q(ends.min, kind)}
+    feeds = {"x": np.random.default_rng(8).integers(ends.min, ends.max + 1, (100, 10)).astype(kind)}
+    path = save(tmp_path, nodes, constants, feeds, {"y": kind})
+    [ours], _, _ = answers(path, feeds)
+    plain = onnxruntime.SessionOptions()
+    plain.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    [right] = onnxruntime.InferenceSession(str(path), plain, providers=["CPUExecutionProvider"]).run(None, feeds)
+    off = np.abs(ours.astype(int) - right).max(axis=1)
+    assert off.max() <= 1 and off.mean() < 0.1
+
+
+@pytest.mark.parametrize(("a_unit", "b_unit", "unit"), [(0.1, 0.1, 0.01), (0.05, 0.3, 0.004), (1.0, 1.0, 0.5)])
+@pytest.mark.parametrize("operator", ["QLinearAdd", "QLinearMul"])
+@pytest.mark.parametrize("kind", ["uint8", "int8"])
+def test_sums_and_products_that_leave_their_type_end_at_its_ends(
+    kind: str, operator: str, a_unit: float, b_unit: float, unit: float, tmp_path: Path
+) -> None:
+    ends, middle = np.iinfo(kind), 100 if kind == "uint8" else -20
+    rng = np.random.default_rng(9)
+    feeds = {name: rng.integers(ends.min, ends.max + 1, (12, 4)).astype(kind) for name in ("a", "b")}
+    feeds["a"][:4, :], feeds["b"][:2, :], feeds["b"][2:4, :] = ends.max, ends.max, ends.min
+    units = {"sa": q(a_unit), "sb": q(b_unit), "sc": q(unit), "z": q(middle, kind)}
+    nodes = [node(operator, ["a", "sa", "z", "b", "sb", "z", "sc", "z"], ["y"], domain=MICROSOFT)]
+    path = save(tmp_path, nodes, units, feeds, {"y": kind})
+    [ours], [theirs], _ = answers(path, feeds)
+    assert np.abs(ours.astype(int) - theirs).max() <= 1
+    assert {ends.min, ends.max} <= {*ours.ravel().tolist()}
+    held = np.isin(theirs, [ends.min, ends.max])
+    assert np.abs(ours.astype(int) - theirs)[held].mean() < 0.05
 
 
 @pytest.mark.parametrize("wide", [1.0, 8.0, 300.0])
