@@ -37,7 +37,8 @@ def hide(state: Context, out: str, values: np.ndarray, where: np.ndarray | bool 
 
 def note_fill(state: Context, out: str, values: np.ndarray, where: np.ndarray | bool = True) -> None:
     """Note the numbers that a mask puts in the place of scores; `Context.fills` has them."""
-    found = values[np.broadcast_to(where, values.shape)] if values.ndim else values.reshape(1)
+    values, chosen = np.broadcast_arrays(values, where)
+    found = values[chosen]
     if found.size and (found <= LEAST_MASK).all():
         state.fills[out] = {*found.tolist()}
 
@@ -176,7 +177,8 @@ def _one_fill(state: Context, x: str) -> bool:
         elif isinstance(node.attributes, Constant) and (node.attributes.weight <= LEAST_MASK).any():
             return False
         elif node.op == "scale" and (bias := node.of(Weighted).bias) is not None:
-            if (bias[np.broadcast_to(node.of(Weighted).weight, bias.shape) != 0] <= LEAST_MASK).any():
+            weight, bias = np.broadcast_arrays(node.of(Weighted).weight, bias)
+            if (bias[weight != 0] <= LEAST_MASK).any():
                 return False
     return len(numbers) == 1 and -np.inf not in numbers
 
