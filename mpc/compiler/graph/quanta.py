@@ -14,6 +14,7 @@ import numpy as np
 from mpc.compiler.graph.attributes import Attributes, Constant, Sum, Weighted
 from mpc.compiler.graph.graph import MOVES, Graph, Node
 
+_DEQUANTISING = frozenset({"DequantizeLinear", "Quant", "IntQuant"})
 _LAYERS = frozenset({"scale", "matmul", "conv"})
 _SAME = 2.0**-40
 """A number that is so near to a whole one is that: a scale over itself."""
@@ -26,7 +27,7 @@ def part_scales(graph: Graph) -> Graph:
     copies: dict[str, list[str]] = {}
     for node in graph.nodes:
         readers = sum(name == node.writes for other in graph.nodes for name in other.reads)
-        if node.op == "scale" and node.origin.operator == "DequantizeLinear" and readers > 1:
+        if node.op == "scale" and node.origin.operator in _DEQUANTISING and readers > 1:
             names = [f"{node.writes}/{number}" for number in range(1, readers)]
             if taken.isdisjoint(names) and not graph.is_output(node.writes):
                 taken.update(names)

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from mpc.compiler.graph.writer import FIX_BATCH
+from mpc.compiler.operators import qonnx
 from mpc.compiler.operators.context import Context
 from mpc.compiler.operators.joined import seen
 from mpc.compiler.operators.sizes import Rows, Size, many, times
@@ -26,7 +27,11 @@ def fold(state: Context, node: onnx.NodeProto) -> bool:
     if node.op_type == "Size" and BATCH not in state.shapes.get(node.input[0], (BATCH,)):
         state.constants[node.output[0]] = np.array(prod(map(int, state.shapes[node.input[0]])))
         return True
-    if node.op_type in _APART or any(name and not state.is_constant(name) for name in node.input):
+    if (
+        node.op_type in _APART
+        or node.domain in qonnx.DOMAINS
+        or any(name and not state.is_constant(name) for name in node.input)
+    ):
         return False
     values = [state.constants[name] if name else None for name in node.input]
     if any(value is not None and _open(value) for value in values):
@@ -57,7 +62,7 @@ def _narrowed(values: np.ndarray) -> np.ndarray:
 
 
 _APART = ("If", "Loop", "Scan", "SequenceEmpty", "SequenceConstruct", "SplitToSequence")
-"""Operators that have subgraphs, or write sequences: their handlers compute what is public too."""
+"""Operators that have subgraphs, or write sequences: their handlers, as QONNX's, compute what is public too."""
 _WITH_BATCH = ("Expand", "ConstantOfShape")
 """Constants that have a row for each of the batch: their handlers make values of them."""
 
