@@ -133,7 +133,7 @@ def _limited(name: str, expected: Expected) -> str | None:
         often = f"; {_OWN}" if expected.error > _OFTEN else ""
         return f"fixed point is expected to change {_percent(expected.error)} of output {name!r}; {remedy}{often}"
     rare = _rare(expected)
-    if expected.tiny:
+    if expected.tiny > PRECISE * min(1.0, expected.size):
         return (
             f"output {name!r} has an expected error of {expected.error:.1g}; only of inputs that are all very small "
             f"beside their ranges less is left: there it is off by about {expected.tiny:.1g}, a large part of its own "

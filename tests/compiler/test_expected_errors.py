@@ -153,6 +153,44 @@ def test_what_equal_numbers_at_marked_places_are_off_by_is_told(tmp_path: Path) 
     assert any("where the numbers of a row are all equal" in text for text in compiled.messages)
 
 
+# ------------------------------------------------------------------ rows of small numbers
+
+
+def norm(folder: Path, columns: int, *, divided: bool) -> Path:
+    nodes = [node("ReduceL2", ["x"], ["n" if divided else "y"], axes=[1], keepdims=1)]
+    nodes += [node("Div", ["x", "n"], ["y"])] if divided else []
+    return save_model(folder, nodes, {}, ("batch", columns))
+
+
+def test_a_root_of_less_than_a_millionth_is_expected_to_be_what_it_is(tmp_path: Path) -> None:
+    """It was compared with the root of 2^-20, and seemed to be off by 3e-4."""
+    path = norm(tmp_path, 6, divided=False)
+    compiled = compile_model(path, (-0.01, 0.01))
+    x = (np.random.default_rng(8).uniform(-0.01, 0.01, (400, 6)) / 64).astype(np.float32)
+    [right] = plaintext(path, {"x": x})
+    off = np.sqrt(np.square(clear(compiled, x) - right).mean())
+    assert 0.3 * off < compiled.errors["y"] < 4 * off
+    assert not compiled.messages
+
+
+@pytest.mark.parametrize("columns", [6, 64, 1024])
+def test_a_long_row_of_tiny_numbers_is_told(columns: int, tmp_path: Path) -> None:
+    """Of many numbers, each small by chance, some are large; rows that were small as a whole were never tried."""
+    path = norm(tmp_path, columns, divided=True)
+    compiled = compile_model(path, (-0.01, 0.01))
+    x = (np.random.default_rng(8).uniform(-0.01, 0.01, (40, columns)) * 2.0**-20).astype(np.float32)
+    [right] = plaintext(path, {"x": x})
+    off = np.sqrt(np.square(clear(compiled, x) - right).mean())
+    assert 0.5 < compiled.rehearsal.expected["y"].tiny / off < 2
+    assert any("inputs that are all very small" in text for text in compiled.messages)
+
+
+def test_nothing_is_told_of_tiny_numbers_that_are_off_by_nearly_nothing(tmp_path: Path) -> None:
+    weight = np.random.default_rng(8).standard_normal((6, 3)).astype(np.float32)
+    path = save_model(tmp_path, [node("MatMul", ["x", "w"], ["y"])], {"w": weight}, ("batch", 6))
+    assert not compile_model(path, (-1.0, 1.0)).messages
+
+
 # ------------------------------------------------------------------ rows of zeros
 
 

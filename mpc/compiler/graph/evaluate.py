@@ -39,21 +39,22 @@ from mpc.wires import BATCH
 
 Reals = np.ndarray
 Decide = Callable[[Node, Reals, Callable[[Reals], Reals]], Reals]
+_LEAST = 2.0**-20
 DECISIONS = frozenset({"step", "argmax", "whole"})
 """Operators whose results jump."""
 
 
 def evaluate(
-    graph: Graph, feeds: Mapping[str, np.ndarray], decide: Decide | None = None
+    graph: Graph, feeds: Mapping[str, np.ndarray], decide: Decide | None = None, *, exact: bool = False
 ) -> Iterator[tuple[Node, Reals]]:
     """Yield every node with its value, in order; a value is let go once nothing reads it any more.
 
     Args:
         feeds: every input; all have as many rows where the batch is open.
-        decide: see `follow`.
+        decide, exact: see `follow`.
     """
     values, rows = entered(graph, feeds)
-    return follow(graph.nodes, values, rows, decide)
+    return follow(graph.nodes, values, rows, decide, exact=exact)
 
 
 def entered(graph: Graph, feeds: Mapping[str, np.ndarray]) -> tuple[dict[str, Reals], int]:
@@ -66,7 +67,7 @@ def entered(graph: Graph, feeds: Mapping[str, np.ndarray]) -> tuple[dict[str, Re
 
 
 def follow(
-    nodes: Sequence[Node], values: dict[str, Reals], rows: int, decide: Decide | None = None
+    nodes: Sequence[Node], values: dict[str, Reals], rows: int, decide: Decide | None = None, *, exact: bool = False
 ) -> Iterator[tuple[Node, Reals]]:
     """Yield every one of some nodes with its value, in order.
 
@@ -74,11 +75,14 @@ def follow(
         values: all that they read and do not write, in their own units; each is let go after its last use.
         rows: the size of the batch.
         decide: what takes a node that compares, its operand and a function of the operand, and gives its value.
+        exact: inverses, roots and logarithms are taken of numbers below 2^-20, too; else these count as that, so that
+            none of their results is far larger than plans have them.
     """
     last = {name: number for number, node in enumerate(nodes) for name in node.reads}
     for number, node in enumerate(nodes):
         shape = tuple(rows if size == BATCH else int(size) for size in node.shape)
-        operator = partial(OPERATORS[node.op], node.attributes, shape)
+        known = {"exact": exact} if node.op == "function" else {}
+        operator = partial(OPERATORS[node.op], node.attributes, shape, **known)
         operands = [values[name] for name in node.reads]
         if decide is not None and node.op in DECISIONS:
             value = decide(node, operands[0], operator)
@@ -215,11 +219,16 @@ def _one_hot(taken: OneHot, shape: Sizes, x: Reals) -> Reals:
     return (x[..., None] == np.arange(taken.size)).astype(np.float64)
 
 
-def _function(taken: Function, shape: Sizes, x: Reals) -> Reals:
+def _function(taken: Function, shape: Sizes, x: Reals, *, exact: bool = False) -> Reals:
     function = functions.FUNCTIONS[taken.name](**taken.parameters)
     if taken.hidden is not None:
         return taken.hidden.shared(function.value(taken.hidden.without(x)))
-    return function.value(np.maximum(x, 2.0**-20) if function.domain == 0 else x)
+    if function.domain != 0:
+        return function.value(x)
+    if not exact:
+        return function.value(np.maximum(x, _LEAST))
+    of_zero = 0.0 if taken.name == "sqrt" or taken.parameters.get("exponent", -1.0) > 0 else _LEAST
+    return function.value(np.where(x > 0, x, of_zero))
 
 
 def _maximum(taken: Maximum, shape: Sizes, x: Reals) -> Reals:

@@ -182,7 +182,8 @@ def _drawn(given: GraphInput, rows: int, number: int, draws: Draws, *, rare: int
     if rare:
         least = np.maximum(np.abs(nearest), np.maximum(np.abs(low), np.abs(high)) * 2.0**-_TINIEST)
         size = np.log2(np.maximum(np.abs(values), least) / np.where(least > 0, least, 1.0))
-        values = np.clip(np.sign(values) * least * np.exp2(size * draws.uniform(shape)), low, high)
+        # a long row has large numbers among its own, unless all are held below some size
+        values = np.clip(np.sign(values) * least * np.exp2(size * together * draws.uniform(shape)), low, high)
         one = (*shape[:-1], 1) if shape else shape
         if not _has_several(given):
             return _held(given, values, low, high)

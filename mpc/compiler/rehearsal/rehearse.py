@@ -251,7 +251,9 @@ def _outputs(graph: Graph, feeds: Feeds, decide: Decide | None = None) -> dict[s
     """Return the outputs on reals, by the graph's own decisions or by others; see `follow`."""
     wanted = {out.value for out in graph.outputs}
     found = {given.name: np.asarray(feeds[given.name]) for given in graph.inputs if given.name in wanted}
-    found.update((node.writes, value) for node, value in evaluate(graph, feeds, decide) if node.writes in wanted)
+    found.update(
+        (node.writes, value) for node, value in evaluate(graph, feeds, decide, exact=True) if node.writes in wanted
+    )
     return found
 
 
