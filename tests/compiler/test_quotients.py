@@ -117,6 +117,23 @@ def test_zero_over_a_little_is_about_zero(nodes: list[NodeProto], little: float,
     assert np.abs(off).max() < 1 / 16 and np.sqrt(np.square(off).mean()) < 2 * max(told.empty, told.smooth, 0.01)
 
 
+@pytest.mark.parametrize("reach", [1.0, 10.0, 1e4, 1e5])
+@pytest.mark.parametrize("nodes", [RELU, SQUARE])
+def test_a_value_over_hardly_more_than_itself_is_between_zero_and_one(
+    nodes: list[NodeProto], reach: float, tmp_path: Path
+) -> None:
+    """It was off by up to 3000: the inverse of nearly nothing is so large that a product with it has no digits."""
+    path = made(tmp_path, [*nodes, *MORE, node("Div", ["a", "more"], ["y"])], 1e-8)
+    compiled = compile_model(path, (-reach, reach))
+    even = np.random.default_rng(5).uniform(-reach, reach, (ROWS, 4)).astype(np.float32)
+    off = clear(compiled, even) - plaintext(path, {"x": even})[0]
+    assert np.sqrt(np.square(off).mean()) < 1e-3 and compiled.errors["y"] < 1e-3
+    small = clear(compiled, np.concatenate([spread(reach, 1e-9), np.zeros((4, 4), np.float32)]))
+    assert -0.01 < small.min() and small.max() < 1.01
+    if nodes is RELU:  # squares have more digits
+        assert any("another one for x that is hardly larger" in note for note in compiled.notes)
+
+
 @pytest.mark.parametrize(("reach", "tolerance"), [(64.0, 5e-5), (1000.0, 5e-5), (1e4, 1e-3)])
 def test_a_large_value_over_itself_and_one_is_nearly_one(reach: float, tolerance: float, tmp_path: Path) -> None:
     """The inverse of a million has no digits that a product with a million leaves: it was off by 0.4, and told 0.2."""

@@ -56,6 +56,7 @@ class Lowering(Emitted):
         skipped: what no softmax looks at, of each mask of which that is shown.
         reach: how large, in the model's units, values are that a maximum is taken of where a mask hides some; None if
             there are none.
+        raised: one over x + c, by name -> what stands for c there, where that has too few digits.
         exact: wires of products with weights that are not rounded.
     """
 
@@ -71,6 +72,7 @@ class Lowering(Emitted):
     exact: set[str] = field(default_factory=set)
     skipped: dict[Hidden, Hidden] = field(default_factory=dict)
     reach: float | None = None
+    raised: dict[str, float] = field(default_factory=dict)
 
     # -- when all is emitted
 

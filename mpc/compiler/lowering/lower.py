@@ -142,6 +142,8 @@ def _function(state: Lowering, node: Node) -> Value:
             state, x, hidden, lambda each: approximate.apply(state, each, taken.name, taken.parameters, finest)
         )
     floor = taken.floor
+    if taken.name == "reciprocal" and (more := quotients.raised(state, node)) is not None:
+        x = more
     if floor is not None and any(reader.attributes.known is None for reader in state.graph.readers(node.writes)):
         floor = max(floor, x.coarse[1] * _LEAST_PART)  # else the product that reads it has no digits left
     found = approximate.apply(state, x, taken.name, taken.parameters, finest, floor)
