@@ -175,7 +175,7 @@ class Gate(Frozen):
 
     def inherited(self, wires: Wires) -> Masking:
         """Return the masking of what a public linear map writes: unopened, if it reads such a wire."""
-        late = any(wires[name].masking is Masking.UNOPENED for name in self.reads)
+        late = any(wires[name].masking is Masking.UNOPENED for name in {*self.reads})
         return Masking.UNOPENED if late else Masking.INHERITED
 
     def check(self, wires: Wires) -> None:

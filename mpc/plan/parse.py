@@ -11,28 +11,58 @@ from mpc.errors import PlanError
 from mpc.gates import GATES
 from mpc.gates.base import COMPILE_ANEW, Gate
 from mpc.plan.plan import Plan
-from mpc.plan.verify import verify
+from mpc.plan.verify import require_few, verify
 from mpc.text import shown
 
 
-def parse_plan(data: bytes) -> Plan:
+def outline(data: bytes) -> dict[str, Any]:
+    """Read what a plan from outside says, of which nothing is believed yet, and count what costs most to parse.
+
+    It takes a fraction of what `parse_plan` does, and whoever lets one plan be parsed at a time does it before.
+
+    Raises:
+        PlanError: no plan, or with more gates or reads than any may have.
+    """
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise _malformed(error) from None
+    if not isinstance(content, dict) or not isinstance(content.get("gates"), list):
+        raise PlanError("these bytes are not a plan", remedy="make one with 'mpc compile'")
+    require_few(len(content["gates"]), sum(map(_reads, content["gates"])))
+    return content
+
+
+def parse_plan(data: bytes, known: dict[str, Any] | None = None) -> Plan:
     """Parse and verify a plan from outside.
+
+    Args:
+        known: its outline, if it was read before.
 
     Raises:
         PlanError: not canonical, not well-formed, or refused by `verify`.
     """
+    content = outline(data) if known is None else known
     try:
-        content = json.loads(data)
-        if not isinstance(content, dict) or not isinstance(content.get("gates"), list):
-            raise PlanError("these bytes are not a plan", remedy="make one with 'mpc compile'")
-        content["gates"] = tuple(_gate(entry) for entry in content["gates"])
-        plan = Plan.model_validate(content)
+        gates = tuple(_gate(entry) for entry in content["gates"])
+        plan = Plan.model_validate({**content, "gates": gates})
     except (ValidationError, ValueError, TypeError, RecursionError, ZeroDivisionError) as error:
-        raise PlanError(f"the plan is malformed: {_first_line(error)}", remedy=COMPILE_ANEW) from None
+        raise _malformed(error) from None
     if plan.canonical != data:
         raise PlanError("the plan is not in its canonical encoding", remedy="make it with 'mpc compile'")
     verify(plan)
     return plan
+
+
+def _malformed(error: Exception) -> PlanError:
+    return PlanError(f"the plan is malformed: {_first_line(error)}", remedy=COMPILE_ANEW)
+
+
+def _reads(entry: Any) -> int:
+    """Count the wires that an entry says its gate reads."""
+    kind = GATES.get(str(entry.get("kind"))) if isinstance(entry, dict) else None
+    named = [] if kind is None else [entry.get(operand) for operand in kind.operands]
+    return sum(len(each) if isinstance(each, list) else each is not None for each in named)
 
 
 def _gate(entry: Any) -> Gate:

@@ -29,6 +29,7 @@ FIELD: Literal["2^61-1"] = "2^61-1"
 Kept = TypeVar("Kept")
 Security = Literal["passive", "active"]
 """Against what parties do: those that follow the plan and look at what they hold, or any that deviate."""
+MAX_GATES = 20_000
 MOST_RUNS_KEPT = 4
 """Plans of single runs that the plan of a program keeps: those in flight, which tell something or nothing."""
 MOST_BOUND = 3
@@ -52,7 +53,7 @@ class Plan(Frozen):
     inputs: Annotated[tuple[PlanInput, ...], Field(max_length=256)]
     outputs: Annotated[tuple[PlanOutput, ...], Field(max_length=256)]
     wires: Annotated[tuple[Wire, ...], Field(max_length=20_000)]
-    gates: Annotated[tuple[Gate, ...], Field(max_length=20_000)]
+    gates: Annotated[tuple[Gate, ...], Field(max_length=MAX_GATES)]
     states: Annotated[tuple[PlanState, ...], Field(max_length=1024)] = ()
     program: Program | None = None
     security: Security = "passive"

@@ -1,8 +1,8 @@
 """Plans that a party was proposed and agreed to, each for one session: who may, how many, how large, for how long.
 
 What costs nothing is asked first: who calls, how long the plan is, and whether the policy lists its digest, which is
-computed of its bytes, or the caller may wait for a word.  Only then is it parsed, one plan at a time, and of one
-coordinator one at a time before that: whoever proposes large plans waits for itself.
+computed of its bytes, or the caller may wait for a word.  Only then is it read and counted, of one coordinator one
+plan at a time: whoever proposes large plans waits for itself.  What is left is parsed, one plan at a time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mpc.errors import HandshakeError, PlanError, SessionError
-from mpc.plan.parse import parse_plan
+from mpc.plan.parse import outline, parse_plan
 from mpc.plan.plan import Plan, digest_of
 from parties.agreed.memory import parsed_memory, plan_memory
 from parties.agreed.terms import NONCE_BYTES
@@ -143,8 +143,9 @@ class Proposals:
         with turn:
             plan = self._parsed.get(digest)
             if plan is None:
+                known = outline(plan_bytes)
                 with self._parsing:
-                    plan = parse_plan(plan_bytes)
+                    plan = parse_plan(plan_bytes, known)
                 self._parsed[digest] = plan
             return plan
 

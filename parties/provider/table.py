@@ -7,8 +7,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from mpc.errors import HandshakeError, PlanError, PolicyError, SessionError
-from mpc.plan.parse import parse_plan
-from mpc.plan.plan import digest_of
+from mpc.plan.parse import outline, parse_plan
+from mpc.plan.plan import Plan, digest_of
 from parties.agreed.bindings import read_binding
 from parties.agreed.keeps import read_keep
 from parties.agreed.memory import plan_memory
@@ -81,11 +81,12 @@ class SessionTable:
     def _make(self, terms: Terms, plan_bytes: bytes, party: str) -> ProviderSession:
         with self._lock:
             self._require_room(party)
+        known = outline(plan_bytes)
         with self._parsing:  # another party of it may have come meanwhile, and has parsed the plan
-            return self._join(terms.session_id, party) or self._parsed(terms, plan_bytes, party)
+            joined = self._join(terms.session_id, party)
+            return joined or self._parsed(terms, parse_plan(plan_bytes, known), party)
 
-    def _parsed(self, terms: Terms, plan_bytes: bytes, party: str) -> ProviderSession:
-        plan = parse_plan(plan_bytes)
+    def _parsed(self, terms: Terms, plan: Plan, party: str) -> ProviderSession:
         granted = plan_memory(plan, self._config.limits)
         with self._lock:
             self._require_room(party)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -194,9 +195,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """How long each plan was that was parsed."""
     parse, seen = parse_plan, list[int]()
 
-    def watched(given: bytes) -> Plan:
+    def watched(given: bytes, known: dict[str, Any]) -> Plan:
         seen.append(len(given))
-        return parse(given)
+        return parse(given, known)
 
     for place in (proposals, table):
         monkeypatch.setattr(place, "parse_plan", watched)
@@ -221,6 +222,21 @@ def test_no_plan_is_parsed_for_who_may_not_propose_it(tmp_path: Path, monkeypatc
                 with pytest.raises(PolicyError):
                     cluster.party(0).Propose(party_pb2.ProposeRequest(plan=nonsense))
             assert parsed == []
+
+
+def test_a_plan_of_too_many_reads_is_refused_while_another_is_parsed(
+    cluster: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else waits for its refusal, since it is counted before its turn; and no gate of it is made."""
+    content, node = json.loads(cluster.compiled().plan.canonical), cluster.nodes[0]
+    join = {"kind": "concat", "name": "c", "out": "c", "xs": ["x"] * 1024, "axis": 0}
+    content["gates"] += [{**join, "name": f"c{number}"} for number in range(1600)]
+    plan = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+    assert 6 << 20 < len(plan) < 8 << 20
+    with counted(monkeypatch) as parsed, node.proposals._parsing:
+        with pytest.raises(PlanError, match=r"1,638,\d\d\d reads of wires by its gates, where 65,536 are possible"):
+            cluster.party(0).Propose(party_pb2.ProposeRequest(plan=plan))
+        assert parsed == []
 
 
 def test_a_plan_has_a_size_that_is_refused_unread(cluster: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,10 +279,10 @@ def test_parties_that_come_to_the_provider_at_once_have_a_plan_parsed_once(
         came.append(len(given))
         return digested(given)
 
-    def watched(given: bytes) -> Plan:
+    def watched(given: bytes, known: dict[str, Any]) -> Plan:
         parsed.append(len(given))
         assert eventually(lambda: len(came) == 2)
-        return parse(given)
+        return parse(given, known)
 
     monkeypatch.setattr(table, "digest_of", coming)
     monkeypatch.setattr(table, "parse_plan", watched)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from fractions import Fraction
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -34,10 +36,11 @@ from mpc.gates.scatter import Scatter
 from mpc.gates.select import Select
 from mpc.gates.step import Step
 from mpc.gates.truncate import Truncate
+from mpc.plan import parse
 from mpc.plan.ends import Missing, PlanInput, PlanOutput
 from mpc.plan.parse import parse_plan
 from mpc.plan.plan import Plan
-from mpc.plan.verify import verify
+from mpc.plan.verify import MAX_READS, verify
 from mpc.windows import Windows
 from mpc.wires import Lifetime, Masking, Wire
 from tests.support.plans import OWNER, RECIPIENT, Builder, replace_wires, wire, with_parts
@@ -1126,3 +1129,60 @@ def test_gates_of_data_read_no_weights(kind: str) -> None:
     b.gate(gate, *(w for w in wires if w.name in gate.writes))
     plan = Plan(inputs=(), outputs=NETWORK.outputs, wires=tuple(b.wires), gates=tuple(b.gates))
     refuses(plan, "weight where data belongs")
+
+
+# ------------------------------------------------------------------ what a plan may cost
+
+
+def joins(many: int, wide: int = 1024) -> Plan:
+    """The network, with so many Concats for nobody that each name one wire `wide` times."""
+    plan, gates, wires = network(), list[Gate](), list[Wire]()
+    for number in range(many):
+        name = f"j{number}"
+        gates.append(Concat(name=name, out=name, xs=("x",) * wide, axis=1))
+        wires.append(wire(name, (B, 4 * wide), 10, 16, masking=INHERITED))
+    return with_parts(plan, gates=[*plan.gates, *gates], wires=[*plan.wires, *wires])
+
+
+def test_reads_of_all_gates_together_have_a_bound() -> None:
+    most = joins(63)
+    assert MAX_READS - 1024 < sum(len(gate.reads) for gate in most.gates) <= MAX_READS
+    assert parse_plan(most.canonical) == most
+    for check in (verify, lambda plan: parse_plan(plan.canonical)):
+        with pytest.raises(
+            PlanError, match=r"65,54\d reads of wires by its gates, where 65,536 are possible"
+        ) as caught:
+            check(joins(64))
+        assert caught.value.remedy
+
+
+def test_gates_have_a_bound_that_is_asked_before_one_of_them_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    content, made = json.loads(network().canonical), list[object]()
+    content["gates"] *= 4001
+    monkeypatch.setattr(parse, "_gate", made.append)
+    with pytest.raises(PlanError, match="20,005 gates, where 20,000 are possible"):
+        parse_plan(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
+    assert made == []
+
+
+def test_twice_as_many_reads_take_twice_as_many_calls() -> None:
+    """Counted, not timed: functions of this project that are called while a plan is parsed."""
+    few, many = (calls_of(joins(count, 256).canonical) for count in (20, 40))
+    assert few / 2 < many - few < 1.2 * few
+    assert many < 40 * 256 / 2, "a wire is looked at once a gate, however often that names it"
+
+
+def calls_of(data: bytes) -> int:
+    """How many functions are called in Python to parse a plan."""
+    count = 0
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        nonlocal count
+        count += event == "call"
+
+    sys.setprofile(note)
+    try:
+        parse_plan(data)
+    finally:
+        sys.setprofile(None)
+    return count
