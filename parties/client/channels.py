@@ -161,19 +161,32 @@ class Parties:
         """Call every party at once, without waiting: `gather` has the answers."""
         return [client.begin(call, request, seconds) for client in self.clients]
 
-    def each(
-        self, call: One[Request, Answer], request: Request, seconds: float, failed: Callable[[], None] | None = None
-    ) -> list[Answer]:
+    def each(self, call: One[Request, Answer], request: Request, seconds: float) -> list[Answer]:
         """Call every party at once, and return every party's answer.
-
-        failed: called once, as soon as one of the calls fails, to call off the others, which are on their way.  What
-            failed first is the error then; the others only heard of it.
 
         Raises:
             MpcError: the most telling one, if any call failed.
         """
+        return gather(self.start(call, request, seconds))
+
+    def each_or_none(
+        self,
+        call: One[Request, Answer],
+        request: Request,
+        seconds: float,
+        failed: Callable[[], None],
+        answered: Callable[[Answer], None] = lambda _: None,
+    ) -> list[Answer]:
+        """Call every party at once, and return every party's answer.
+
+        failed: called once, as soon as one of the calls fails, to call off the others, which are on their way.
+        answered: called with each answer as soon as it comes, up to the first failure.
+
+        Raises:
+            MpcError: what failed first; the others only heard of it.
+        """
         replies = self.start(call, request, seconds)
-        first = None if failed is None else _watch(replies, failed)
+        first = _watch(replies, failed, answered)
         if first is None:
             return gather(replies)
         with suppress(MpcError):
@@ -197,17 +210,20 @@ class Parties:
         self.heads.close()
 
 
-def _watch(replies: Sequence[Reply[Answer]], failed: Callable[[], None]) -> MpcError | None:
+def _watch(
+    replies: Sequence[Reply[Answer]], failed: Callable[[], None], answered: Callable[[Answer], None]
+) -> MpcError | None:
     """Wait for all replies in the order in which they come, up to the first error, which is returned."""
     done: SimpleQueue[Reply[Answer]] = SimpleQueue()
     for reply in replies:
         reply.when_done(lambda reply=reply: done.put(reply))  # type: ignore[misc]
     for _ in replies:
         try:
-            done.get().result()
+            answer = done.get().result()
         except MpcError as error:
             failed()
             return error.again()
+        answered(answer)
     return None
 
 

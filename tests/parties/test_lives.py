@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from mpc.errors import MpcError, PolicyError, SessionError
 from parties.client.cluster import Cluster
 from parties.config.load import dump_toml
 from parties.config.models import Limits
+from parties.party.delivery import Delivery
 from parties.pb import party_pb2
 from tests.parties.test_side_by_side import at_once
 from tests.support.effort import patient
@@ -86,6 +90,35 @@ def test_a_client_that_lives_and_says_nothing_keeps_its_session(cluster: InProce
         assert not eventually(lambda: gone(cluster, id_of(session)), 3)  # of its grace
         x = data(1)
         assert np.abs(session.run(None, {"x": x})[0] - tiny_answer(x)).max() < 1e-3
+
+
+def test_a_client_that_waits_for_a_slow_party_is_not_gone_for_the_others(
+    cluster: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One party opens for longer than the grace, as one whose provider is slow; the other has opened, and waits."""
+    slow, go = cluster.nodes[0].supply, threading.Event()
+    fetch = slow.fetch_weights
+
+    def late(*what: Any) -> Delivery:
+        assert go.wait(PATIENCE)
+        return fetch(*what)
+
+    def kept(index: int) -> bool:
+        tick(cluster)
+        [life] = [session.life for session in cluster.sessions(index).values()]
+        assert life.state == "open"
+        return life.renewed_at - life.opened_at > 2 * SHORT.grace
+
+    monkeypatch.setattr(slow, "fetch_weights", late)
+    with client_of(quiet(cluster)) as client, ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(client.open, cluster.compiled())
+        try:
+            assert eventually(lambda: any(each.life.state == "open" for each in cluster.sessions(1).values()))
+            assert eventually(lambda: kept(1))
+        finally:
+            go.set()
+        x = data(1)
+        assert np.abs(opening.result(PATIENCE).run(None, {"x": x})[0] - tiny_answer(x)).max() < 1e-3
 
 
 def test_a_brief_loss_of_the_connection_ends_nothing(cluster: InProcess) -> None:

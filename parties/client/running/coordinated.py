@@ -186,12 +186,15 @@ class CoordinatedSession:
         )
         wait = self._deadlines.connect + self._deadlines.setup
         self.open = True
-        replies = self._parties.each(lambda stub: stub.Open, opening, wait, self._call_off)
+        replies = self._parties.each_or_none(lambda stub: stub.Open, opening, wait, self._call_off, self._opened)
         for party, reply in zip(self._parties.clients, replies, strict=True):
             if reply.session_id != self.id:
                 raise another_session(party, self._deadlines.connect)
         self.setup_dealt = sum(reply.dealt_bytes for reply in replies)
-        self._parties.keeper.keep(self, min(reply.grace_seconds for reply in replies))
+
+    def _opened(self, reply: party_pb2.OpenReply) -> None:
+        """Give signs of life from now on: a party that has opened waits for them, however long another one takes."""
+        self._parties.keeper.keep(self, reply.grace_seconds)
 
     def _call_off(self) -> None:
         """Tell all parties that one of them does not open the session: else they would wait for it until a deadline."""

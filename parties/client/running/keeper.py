@@ -43,11 +43,15 @@ class Keeper:
     def keep(self, session: Kept, grace: float) -> None:
         """Ask for this session from now on, until it is closed or gone.
 
-        grace: seconds that the parties wait for a sign of life.
+        grace: seconds that a party waits for a sign of life; the shortest counts.
         """
+        interval = max(_SOONEST, grace / _RENEWALS)
         with self._lock:
             self._sessions.add(session)
-            self._interval = min(self._interval, max(_SOONEST, grace / _RENEWALS))
+            if self._alarm is not None and interval < self._interval:
+                self._alarm.cancel()
+                self._alarm = None
+            self._interval = min(self._interval, interval)
             if self._alarm is None:
                 self._set()
 

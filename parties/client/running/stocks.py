@@ -148,7 +148,7 @@ def order(parties: Parties, plan: Plan, batches: Sequence[int], stored: Stored =
                 session_id=terms.session_id, run=entry.number, terms=agreed if entry.is_weights else None
             )
             whole = seconds * _count_segments(plan, entry, batches)
-            replies = parties.each(lambda stub: stub.Store, request, whole, give_up)
+            replies = parties.each_or_none(lambda stub: stub.Store, request, whole, give_up)
             sizes = [size + reply.size for size, reply in zip(sizes, replies, strict=True)]
             stored(done, len(batches) + 1)
         keep = party_pb2.KeepRequest(session_id=terms.session_id)
