@@ -33,6 +33,10 @@ from parties.wire.transport import FRAME_BYTES, patience
 _FEW = FRAME_BYTES
 """Bytes of corrections of a bundle that need no thread: what the stream holds by itself while nobody reads."""
 
+_LEAST = 1 << 12
+"""Bytes that messages of corrections have on average, at least, but for one a gate: that is how they are dealt."""
+_SPARE = 8
+
 Part = provider_pb2.DealPart | Chunk
 
 
@@ -96,6 +100,7 @@ class Arriving(Delivery):
         self._statements: list[Statement] = []
         self._digest: CorrectionsDigest | None = None
         self._buffer = memoryview(b"")
+        self._chunks = _SPARE + sum(len(segment.gates) for segment in segments) + self.size // _LEAST
         self._threaded = self.size > _FEW
         if self._threaded:
             threading.Thread(target=self._receive, name="dealt", daemon=True).start()  # holds this until it ends
@@ -224,6 +229,9 @@ class Arriving(Delivery):
         if not isinstance(part, Chunk):
             missing = f"{self._filled} of {self.size} bytes of corrections arrived"
             raise PeerError(missing, peer=self._source.name)
+        self._chunks -= 1
+        if not part.data or self._chunks < 0:
+            raise PeerError("the provider sends corrections in crumbs", peer=self._source.name)
         if len(part.data) > left:
             raise PeerError(f"more than the {segment.dealt} bytes that a segment has", peer=self._source.name)
         if self._digest is not None:

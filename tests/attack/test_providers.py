@@ -305,6 +305,10 @@ class Damaging(ProviderService):
             chunk = chunk[:-8]
         if self.damage == "corrections twice":
             return [part, part]
+        if self.damage == "nothing before the corrections":
+            return [Chunk(b""), part]
+        if self.damage == "corrections byte by byte":
+            return [Chunk(bytes([each])) for each in chunk]
         return [Chunk(bytes(chunk))]
 
     def _changed_end(self, part: DealPart) -> list[DealPart | Chunk]:
@@ -361,6 +365,8 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
         ("an impossible element", IntegrityError),
         ("corrections cut", PeerError),
         ("corrections twice", PeerError),
+        ("nothing before the corrections", PeerError),
+        ("corrections byte by byte", PeerError),
         ("a wrong length", IntegrityError),
         ("a bit of the manifest", IntegrityError),
         ("a bit of the signature", IntegrityError),
