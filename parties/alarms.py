@@ -104,3 +104,25 @@ def ends_within(context: grpc.ServicerContext, seconds: float) -> Iterator[None]
         yield
     finally:
         alarm.cancel()
+
+
+@contextmanager
+def ends_behind(is_over: Callable[[], bool], context: grpc.ServicerContext, seconds: float) -> Iterator[None]:
+    """End the call in this block when its session has been over for so many seconds, at least.
+
+    A caller that asks something meanwhile is told what ended the session; one that does not hang up keeps no place.
+    """
+    alarms: list[Alarm] = []
+
+    def look(was_over: bool) -> None:
+        if was_over:
+            context.cancel()
+        else:
+            over = is_over()
+            alarms[:] = [ALARMS.set(seconds, lambda: look(over))]
+
+    look(False)
+    try:
+        yield
+    finally:
+        alarms.pop().cancel()

@@ -7,18 +7,20 @@ for each call.  Between two parts nothing of the session is held here: it may en
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
 from typing import Protocol
 
 import grpc
 
 from mpc.errors import PeerError
-from parties.alarms import ALARMS, Alarm, ends_within
-from parties.party.life import SessionLife
+from parties.alarms import ends_within
 from parties.pb import party_pb2
 from parties.pb.party_pb2 import CoordinatePart, CoordinateReply
 from parties.wire.transport import FRAME_BYTES, answered_within
+
+Ended = Generator[party_pb2.ResultPart, None, Callable[[], None]]
+"""Parts of a run's result.  What is returned behind them notes that the caller was told: it is called once all are
+sent."""
 
 
 class Calls(Protocol):
@@ -33,7 +35,7 @@ class Calls(Protocol):
     def SubmitWhole(self, request: party_pb2.WholeInput, context: grpc.ServicerContext) -> party_pb2.SubmitReply:
         """Take an input."""
 
-    def Result(self, request: party_pb2.ResultRequest, context: grpc.ServicerContext) -> Iterator[party_pb2.ResultPart]:
+    def result(self, request: party_pb2.ResultRequest, context: grpc.ServicerContext) -> Ended:
         """Wait for a run."""
 
 
@@ -65,15 +67,18 @@ def answer(
     if reply.ended or reply.HasField("prepared") or reply.HasField("masks"):
         yield reply
     if not reply.ended:
-        yield from _follow(calls.Result(part.result, context), context, seconds)
+        yield from _follow(calls.result(part.result, context), context, seconds)
 
 
-def _follow(
-    parts: Iterable[party_pb2.ResultPart], context: grpc.ServicerContext, seconds: float
-) -> Iterator[CoordinateReply]:
+def _follow(parts: Ended, context: grpc.ServicerContext, seconds: float) -> Iterator[CoordinateReply]:
     """Pass on how a run is doing as it is said, and how it has ended in as few messages as hold it."""
     joined, size = CoordinateReply(), 0
-    for part in parts:
+    while True:
+        try:
+            part = next(parts)
+        except StopIteration as end:
+            tell = end.value
+            break
         if part.HasField("progress"):
             yield CoordinateReply(result=[part])
             continue
@@ -87,25 +92,4 @@ def _follow(
     joined.ended = True
     with ends_within(context, seconds):
         yield joined
-
-
-@contextmanager
-def ends_behind(life: SessionLife, context: grpc.ServicerContext, seconds: float) -> Iterator[None]:
-    """End the call in this block when its session has been over for so many seconds, at least.
-
-    A caller that asks something meanwhile is told what ended the session; one that does not hang up keeps no place.
-    """
-    alarms: list[Alarm] = []
-
-    def look(was_over: bool) -> None:
-        if was_over:
-            context.cancel()
-        else:
-            over = life.is_over
-            alarms[:] = [ALARMS.set(seconds, lambda: look(over))]
-
-    look(False)
-    try:
-        yield
-    finally:
-        alarms.pop().cancel()
+    tell()

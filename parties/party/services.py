@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import grpc
 import numpy as np
@@ -15,9 +16,9 @@ from mpc.errors import HandshakeError, MpcError, PeerError, PlanError, PolicyErr
 from parties.agreed.bindings import read_binding
 from parties.agreed.keeps import read_keep
 from parties.agreed.terms import PROTOCOL, Terms, roster_digest
-from parties.alarms import ends_within
+from parties.alarms import ends_behind, ends_within
 from parties.party.consent.answers import answers
-from parties.party.coordinating import answer, ends_behind, session_of
+from parties.party.coordinating import Ended, answer, session_of
 from parties.party.desks import PartyDesks
 from parties.party.node import PartyNode
 from parties.party.session import PartySession, encode_output
@@ -174,6 +175,11 @@ class PartyService(party_pb2_grpc.PartyServicer):
 
     def Result(self, request: party_pb2.ResultRequest, context: grpc.ServicerContext) -> Iterator[party_pb2.ResultPart]:
         """Wait for a run, then send its cost and, to recipients, sub-seeds of their outputs and z^ if asked for it."""
+        tell = yield from self.result(request, context)
+        tell()
+
+    def result(self, request: party_pb2.ResultRequest, context: grpc.ServicerContext) -> Ended:
+        """Yield what `Result` answers; return what notes that the caller was told, to be called once that has left."""
         client = caller(context)
         session = self._node.session(request.session_id, client)
         run = session.await_prepared(request.run, client, context.is_active)
@@ -202,7 +208,7 @@ class PartyService(party_pb2_grpc.PartyServicer):
             for wire, out in released.items() if request.values else ():
                 for piece in pieces(encode_output(out.public)):
                     yield party_pb2.ResultPart(chunk=party_pb2.OutputChunk(wire=wire, data=piece))
-        session.tell(run, client)
+        return partial(session.tell, run, client)
 
     def Coordinate(
         self, request: Iterator[party_pb2.CoordinatePart], context: grpc.ServicerContext
@@ -214,7 +220,7 @@ class PartyService(party_pb2_grpc.PartyServicer):
             part = next(request, party_pb2.CoordinatePart())
         session_id = session_of(part, client)
         life = self._coordinated(session_id, context).life
-        with ends_behind(life, context, deadlines.connect):
+        with ends_behind(lambda: life.is_over, context, deadlines.connect):
             yield from answer(self, part, context, deadlines.submit)
             part.Clear()  # nothing of it is held while the caller thinks
             for part in request:

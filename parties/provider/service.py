@@ -25,7 +25,7 @@ from parties import entropy
 from parties.agreed.endorsements import read_endorsements
 from parties.agreed.signed import Signed
 from parties.agreed.terms import PROTOCOL
-from parties.alarms import ends_within
+from parties.alarms import ends_behind, ends_within
 from parties.config.models import ProviderConfig
 from parties.pb import party_pb2, provider_pb2
 from parties.pb.provider_pb2 import DealPart
@@ -162,14 +162,14 @@ class ProviderService:
         with ends_within(context, self._config.deadlines.connect):
             asked = next(request, provider_pb2.DealRequest())
         session_id = asked.session_id
-        while True:
-            yield from self.Deal(asked, context)
-            asked.Clear()  # nothing of a session is held while nobody asks
-            if (following := next(request, None)) is None:
-                return
-            asked = following
-            if asked.session_id != session_id:
-                raise PeerError("all requests of a call are of one session", peer=party)
+        yield from self.Deal(asked, context)
+        asked.Clear()  # nothing of a session is held while nobody asks
+        with ends_behind(lambda: session_id not in self.table.open, context, self._config.deadlines.connect):
+            for following in request:
+                if following.session_id != session_id:
+                    raise PeerError("all requests of a call are of one session", peer=party)
+                yield from self.Deal(following, context)
+                following.Clear()
 
     def _read(self, session: ProviderSession, context: grpc.ServicerContext) -> _Reading:
         """Count a call as one that reads, until it says that it has read or ends, also where it waits for what is never

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
+import grpc
 import pytest
 
 from mpc import prg, tables
@@ -39,7 +41,7 @@ from parties.provider import dealing
 from parties.provider.service import ProviderService
 from parties.trust import identity as certificates
 from parties.wire.frames import Chunk
-from tests.support.parties import COORDINATOR, MODEL_OWNER, OWNER, PATIENCE, InProcess, eventually
+from tests.support.parties import COORDINATOR, MODEL_OWNER, OWNER, PATIENCE, InProcess, deadlines, eventually
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -270,6 +272,22 @@ def test_an_ended_session_is_not_dealt_again(cluster: InProcess) -> None:
         with pytest.raises(SessionError, match="this session is over") as caught:
             asking.deal(party, run)
         assert caught.value.peer == caught.value.heard_from == "party-1"
+
+
+def test_a_call_that_asks_nothing_more_ends_behind_its_session(tmp_path: Path) -> None:
+    """It holds a place, which is its party's; while the session is open that is what it is for."""
+    with InProcess(tmp_path, 2, deadlines=deadlines(connect=1, setup=20, step=20, submit=20)) as cluster:
+        asking, asked, [desk, *_] = Asking(cluster), SimpleQueue[provider_pb2.DealRequest](), cluster.provider.desks
+        call: Any = cluster.dealer("party-0").stub.Deals(iter(asked.get, None), timeout=PATIENCE)
+        asked.put(asking.request(0))
+        asking.deal("party-1", 0)
+        assert [next(call).WhichOneof("part") for _ in range(2)] == ["header", "end"]
+        assert desk.taken("party-0") == 1
+        cluster.dealer("party-1").Finish(provider_pb2.FinishRequest(session_id=asking.id))
+        with pytest.raises(grpc.RpcError) as caught:
+            next(call)
+        assert caught.value.code() is grpc.StatusCode.CANCELLED
+        assert eventually(lambda: not desk.taken("party-0"))
 
 
 # ------------------------------------------------------------------- lies and damage

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
+from types import SimpleNamespace
 from typing import Any, cast
 
 import grpc
@@ -21,6 +22,7 @@ from parties import Session
 from parties.client.conversation import Conversation
 from parties.client.running.conversing import Conversing
 from parties.config.models import PolicyConfig
+from parties.party.coordinating import Ended, answer
 from parties.party.policy import Policy
 from parties.party.services import PartyService
 from parties.pb import party_pb2
@@ -203,6 +205,22 @@ def test_a_call_outlives_its_session_by_a_moment_in_which_it_is_told_why(cluster
     with pytest.raises(PeerError, match="cancelled"):
         silent.next()
     assert eventually(lambda: not desk.taken(COORDINATOR))
+
+
+def test_who_waits_for_a_result_counts_as_told_once_it_has_left(cluster: InProcess) -> None:
+    """Not when it is made: whoever hung up before has to be able to ask again."""
+    told = list[str]()
+
+    class Ending(PartyService):
+        def result(self, request: ResultRequest, context: grpc.ServicerContext) -> Ended:
+            yield party_pb2.ResultPart(header=party_pb2.ResultHeader(rounds=3))
+            return partial(told.append, "told")
+
+    part = CoordinatePart(result=ResultRequest(session_id=bytes(32), run=1))
+    context = cast(grpc.ServicerContext, SimpleNamespace(cancel=lambda: None))
+    replies = answer(Ending(cluster.nodes[0]), part, context, PATIENCE)
+    assert next(replies).ended and told == []
+    assert next(replies, None) is None and told == ["told"]
 
 
 def test_a_call_that_says_nothing_at_first_is_ended(cluster: InProcess) -> None:
