@@ -244,3 +244,27 @@ def test_a_zero_point_before_a_clip_is_not_taken_for_the_clips(
     path = save_model(tmp_path, nodes, {"scale": np.float32(100), "zero": np.float32(zero), **ends})
     x = np.random.default_rng(4).uniform(-4, 4, (9, 4)).astype(np.float32)
     assert_agrees(path, {"x": x}, {"x": (-4.0, 4.0)})
+
+
+HELD = {
+    "a clip": [node("Clip", ["a", "low", "high"], ["b"])],
+    "from above first": [node("Min", ["a", "high"], ["c"]), node("Max", ["c", "low"], ["b"])],
+    "from below first": [node("Max", ["a", "low"], ["c"]), node("Min", ["c", "high"], ["b"])],
+}
+
+
+@pytest.mark.parametrize(("low", "high", "kind"), [(0, 255, "uint8"), (-10, 10, "int8"), (-128, 0, "int8")])
+@pytest.mark.parametrize("operator", ["Cast", "Floor", "Ceil"])
+@pytest.mark.parametrize("clip", HELD)
+def test_what_is_held_at_a_whole_number_is_that_when_it_is_rounded(
+    clip: str, operator: str, low: int, high: int, kind: str, tmp_path: Path
+) -> None:
+    """As pictures are made of reals: a few hundredths of what was held at 255 came out as 254."""
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    nodes = [node("MatMul", ["x", "w"], ["a"]), *HELD[clip]]
+    nodes.append(node(operator, ["b"], ["y"], **({"to": element} if operator == "Cast" else {})))
+    ends = {"low": np.float32(low), "high": np.float32(high)}
+    path = save_model(tmp_path, nodes, {"w": np.eye(4, dtype=np.float32) * np.float32(1.1), **ends})
+    x = np.random.default_rng(4).uniform(-400, 400, (60, 4)).astype(np.float32)
+    compiled = assert_agrees(path, {"x": x}, {"x": (-400.0, 400.0)}, 0)
+    assert compiled.errors["y"] < 1e-3

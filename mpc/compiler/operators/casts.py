@@ -8,8 +8,9 @@ from mpc.compiler.graph.attributes import Fit
 from mpc.compiler.graph.graph import HALF_STEP
 from mpc.compiler.graph.writer import EXPORT_TRAINED, INTEGERS
 from mpc.compiler.operators.context import Context, ModelNode, Settings
-from mpc.compiler.operators.facts import Truncated
+from mpc.compiler.operators.facts import Clipped, Truncated
 from mpc.compiler.operators.registry import handles
+from mpc.compiler.operators.rounding import rounded
 
 _CUTTING = {"Equal", "LabelEncoder", "OneHotEncoder", "OneHot", "Gather"}
 """They can ask which whole number a real is cut to, so that nothing rounds it before."""
@@ -63,6 +64,8 @@ def cast(state: Context, node: ModelNode, settings: Settings) -> None:
     elif state.only_feeds(out, _CUTTING) and all(reader.input[0] != out for reader in _tables(state, out)):
         state.alias(out, _within(state, x, target))
         state.facts[out] = Truncated()
+    elif isinstance(state.facts.get(x), Clipped):
+        state.alias(out, _within(state, rounded(state, x, "zero"), target))
     else:
         state.to_whole(_within(state, x, target), "zero", out)
 

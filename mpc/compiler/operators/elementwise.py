@@ -12,7 +12,7 @@ from mpc.compiler.graph.graph import HALF_STEP
 from mpc.compiler.operators import averages, deviations
 from mpc.compiler.operators.boundless import BOUNDLESS, piecewise, within
 from mpc.compiler.operators.context import Context, ModelNode, Settings
-from mpc.compiler.operators.facts import Exp, Length, Magnitude, Marks, OnePlusExp, Root, Square, Top, Unit
+from mpc.compiler.operators.facts import Clipped, Exp, Length, Magnitude, Marks, OnePlusExp, Root, Square, Top, Unit
 from mpc.compiler.operators.masks import MASKED, cut_factor, hide
 from mpc.compiler.operators.registry import handles
 
@@ -158,7 +158,11 @@ def extreme_of_many(state: Context, node: ModelNode, settings: Settings) -> None
         current = _of_many(state, values, largest)
     for name in node.input:
         if state.is_constant(name):
-            current = _extreme(state, current, name, largest)
+            before, current = current, _extreme(state, current, name, largest)
+            end = state.numbers(name, "an operand")
+            if end.size == 1 and within(end).all():
+                ends = (float(end.flat[0]), None) if largest else (None, float(end.flat[0]))
+                _note_ends(state, current, state.value(before), *ends)
     state.alias(node.output[0], current)
 
 
@@ -209,6 +213,7 @@ def clip(state: Context, node: ModelNode, settings: Settings) -> None:
     if low is not None and high is not None and low > high:
         low = high
     clipped(state, x, low, high, out)
+    _note_ends(state, out, x, low, high)
     fact = state.facts.get(x)
     if high is not None or low is None or (state.splits and not state.told):  # a plan shows which it is
         return
@@ -228,6 +233,13 @@ def clipped(state: Context, x: str, low: float | None, high: float | None, out: 
     if not low:
         return state.reshape(above, state.shapes[x], out)
     return state.scale(above, 1.0, low, out)
+
+
+def _note_ends(state: Context, name: str, x: str, low: float | None, high: float | None) -> None:
+    """Note between which whole numbers a real is held: what rounds it rounds the real first, since ends are blurred."""
+    ends = [end for end in (low, high) if end is not None]
+    if ends and x not in state.integral and state.shapes[name] == state.shapes[x] and not any(end % 1 for end in ends):
+        state.facts[name] = Clipped(x, low, high, state.told)
 
 
 def shifted(state: Context, x: str, by: float) -> str:

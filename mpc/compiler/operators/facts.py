@@ -34,6 +34,21 @@ class Truncated:
 
 
 @dataclass(frozen=True)
+class Clipped:
+    """A value that is held between whole numbers, or on one side of one.
+
+    Args:
+        low, high: the ends; None where there is none.
+        told: the parties may be told them.
+    """
+
+    of: str
+    low: float | None
+    high: float | None
+    told: bool
+
+
+@dataclass(frozen=True)
 class Probabilities:
     """Numbers along the last axis that are not negative and whose sum is one."""
 
@@ -238,6 +253,7 @@ Fact = (
     | Never
     | Natural
     | Truncated
+    | Clipped
     | Probabilities
     | Ordered
     | Exp

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from mpc.compiler.operators.context import Context, ModelNode, Settings
+from mpc.compiler.operators.elementwise import clipped
+from mpc.compiler.operators.facts import Clipped
 from mpc.compiler.operators.registry import handles
 
 
@@ -14,10 +16,27 @@ def round_off(state: Context, node: ModelNode, settings: Settings) -> None:
     x, out = state.value(node.input[0]), node.output[0]
     if x in state.integral:
         state.alias(out, x)
-    elif node.op_type == "Ceil":
-        state.scale(state.to_whole(state.scale(x, -1.0), "floor"), -1.0, 0.0, out)
     else:
-        state.to_whole(x, "floor" if node.op_type == "Floor" else "nearest", out)
+        rounded(state, x, {"Floor": "floor", "Ceil": "up", "Round": "nearest"}[node.op_type], out)
+
+
+def rounded(state: Context, x: str, how: str, out: str | None = None) -> str:
+    """Return reals rounded as `Whole` has it, or "up"; what is held between whole numbers is held behind that.
+
+    A clip leaves what it holds a little beside its ends, perhaps below the number that it is cut to; the nearest one is
+    that all the same.
+    """
+    match state.facts.get(x):
+        case Clipped(of, low, high, told) if how != "nearest":
+            inner = rounded(state, of, "floor" if how == "zero" and low is not None and low >= 0 else how)
+            before, state.told = state.told, told
+            found = clipped(state, inner, low, high, out)
+            state.told = before
+            state.integral.add(found)
+            return found
+    if how != "up":
+        return state.to_whole(x, how, out)
+    return state.scale(state.to_whole(state.scale(x, -1.0), "floor"), -1.0, 0.0, out)
 
 
 @handles("Mod")
