@@ -58,10 +58,13 @@ def test_one_hot(tmp_path: Path, axis: int, kind: type) -> None:
     assert_agrees(path, {"x": RNG.integers(-7, 7, (4, 3))}, {"x": (-7.0, 7.0)})
 
 
-def test_secret_data_at_a_secret_index_are_refused(tmp_path: Path) -> None:
+def test_data_at_their_own_places(tmp_path: Path) -> None:
+    """Among fixed rows a place may be of any; an open batch has no row that is known to all others."""
     path = save_model(tmp_path, [node("Gather", ["x", "x"], ["y"])], shape=(3,), element=TensorProto.INT64)
-    with pytest.raises(ModelError, match="one of the two has to be constant"):
-        compile_model(path)
+    assert_agrees(path, {"x": np.array([2, 0, -3])}, {"x": (-3, 2)}, 0)
+    path = save_model(tmp_path, [node("Gather", ["x", "x"], ["y"])], shape=("batch", 3), element=TensorProto.INT64)
+    with pytest.raises(ModelError, match="every row would be chosen from by every place"):
+        compile_model(path, {"x": (-3, 2)})
 
 
 def test_reals_that_are_cut_may_be_taken_from(tmp_path: Path) -> None:

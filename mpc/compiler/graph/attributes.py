@@ -89,6 +89,11 @@ class Sliding(Attributes):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Chosen(Attributes):
+    """A product of two secrets of which the left one's rows are zeros with at most a one: rows of the right one."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Sum(Attributes):
     """sum_i factors[i] x_i + constant, public.
 
@@ -202,6 +207,7 @@ class Fit(Attributes):
 
     ends: Ends
     outside: str
+    remedy: str = "cast its operands to a wider type (int64, float32) before, or declare a smaller range of the input"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

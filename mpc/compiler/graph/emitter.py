@@ -15,6 +15,7 @@ from mpc.compiler.graph.attributes import (
     Affine,
     Array,
     Attributes,
+    Chosen,
     Concat,
     Constant,
     Ends,
@@ -100,6 +101,14 @@ class Emitter(Writer):
         """Multiply two secrets, with numpy's rules for stacks; both have two axes at least."""
         left, right = self.shapes[x], self.shapes[y]
         return self.emit("matmul", (x, y), out, self._product(left, right))
+
+    def choose(self, hot: str, rows: str, out: str | None = None) -> str:
+        """Return the rows (.., n, r) that zeros with at most a one (.., m, n) choose, zeros where there is no one."""
+        shape = self._product(self.shapes[hot], self.shapes[rows])
+        name = self.emit("matmul", (hot, rows), out, shape, Chosen())
+        if rows in self.integral:
+            self.integral.add(name)
+        return name
 
     def affine(
         self,

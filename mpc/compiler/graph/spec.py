@@ -14,6 +14,7 @@ from mpc.compiler.graph.attributes import (
     Affine,
     ArgMax,
     Attributes,
+    Chosen,
     Columns,
     Concat,
     Constant,
@@ -194,7 +195,7 @@ class Form:
 _MANY = 1 << 20
 
 SPEC: dict[str, tuple[Form, ...]] = {
-    "matmul": (Form((2, 2), _product), Form((1, 1), _product, Affine)),
+    "matmul": (Form((2, 2), _product), Form((2, 2), _product, Chosen), Form((1, 1), _product, Affine)),
     "conv": (Form((2, 2), _convolved, Sliding), Form((1, 1), _convolved, Filters)),
     "scale": (Form((1, 1), _broadcast, Weighted),),
     # x y, elementwise

@@ -10,9 +10,9 @@ from math import prod
 import numpy as np
 
 from mpc.compiler.operators.context import Context, ModelNode, Settings
-from mpc.compiler.operators.facts import Natural, Place, Truncated
-from mpc.compiler.operators.labels import one_hot
+from mpc.compiler.operators.facts import Truncated
 from mpc.compiler.operators.masks import cut_off
+from mpc.compiler.operators.picked import gather_columns, gather_rows, places, repeated_elements, rows_at
 from mpc.compiler.operators.places import hot_of
 from mpc.compiler.operators.registry import handles
 
@@ -26,7 +26,7 @@ def branch(state: Context, node: ModelNode, settings: Settings) -> None:
 
 @handles("Gather")
 def gather(state: Context, node: ModelNode, settings: Settings) -> None:
-    """Take slices at public indices; or rows of a constant table at secret ones."""
+    """Take slices at public indices; or rows of a table, or of data, at secret ones."""
     if not state.is_constant(node.input[1]):
         _rows(state, node, settings)
         return
@@ -43,14 +43,13 @@ def gather(state: Context, node: ModelNode, settings: Settings) -> None:
 
 
 def _rows(state: Context, node: ModelNode, settings: Settings) -> None:
-    """Look up rows of a table, as an embedding does: the one-hot index times the table."""
+    """Look up rows of a table, as an embedding does: the one-hot index times the table; or rows of secret data."""
     data, index = node.input[:2]
     wanted = state.secret(index)
     if not state.is_constant(data):
-        raise state.origin.refuse(
-            "its index depends on the input, and so do the data that it reads; one of the two has to be constant",
-            remedy="along the last axis GatherElements takes both",
-        )
+        axis = state.axis(settings.get("axis", 0), state.secret(data))
+        gather_rows(state, data, axis, index, node.output[0])
+        return
     [table] = cut_off(state, [state.numbers(data, "the table")], node.output[0], zero=False)
     if not np.isfinite(table).all():
         raise state.origin.refuse(
@@ -71,27 +70,6 @@ def _rows(state: Context, node: ModelNode, settings: Settings) -> None:
     found = state.reshape(chosen, (*wanted, *rest))
     order = [rank + i for i in range(axis)] + list(range(rank)) + [rank + i for i in range(axis, len(rest))]
     state.transpose(found, order, node.output[0])
-
-
-def places(state: Context, index: str, size: int) -> str:
-    """Return zeros on one more axis, of this size, with 1 at the place that an index tells.
-
-    A negative index counts from the end, one outside is nowhere.
-    """
-    if index not in state.integral and not isinstance(state.facts.get(index), Truncated):
-        raise state.origin.refuse(
-            "its indices are no whole numbers", remedy="cast them, or make the input one of int64"
-        )
-    if (entered := hot_of(state, index)) is not None:
-        axis, width = len(state.shapes[entered]) - 1, state.size(state.shapes[entered], -1, "an index")
-        ones = [*range(min(width, size)), *[-1] * (size - width)]
-        return entered if width == size else state.take(entered, axis, ones)
-    if isinstance(state.facts.get(index), Place | Natural):
-        return one_hot(state, index, range(size))
-    both = one_hot(state, index, range(-size, size))
-    axis = len(state.shapes[both]) - 1
-    halves = [state.take(both, axis, range(start, start + size)) for start in (0, size)]
-    return state.sum(halves, (1.0, 1.0), known=(0.0, 1.0))
 
 
 @handles("OneHot")
@@ -128,26 +106,29 @@ def gather_elements(state: Context, node: ModelNode, settings: Settings) -> None
 
 
 def _gather_secretly(state: Context, node: ModelNode, settings: Settings) -> None:
-    """Along the last axis: sum_k [index = k] x_k."""
+    """Choose from each row along the axis, of as many rows as there are indices for."""
     x, index = state.value(node.input[0]), node.input[1]
     shape, wanted = state.shapes[x], state.secret(index)
-    if state.axis(settings.get("axis", 0), shape) != len(shape) - 1 or shape[:-1] != wanted[:-1]:
-        raise state.origin.refuse(
-            "secret indices of another axis than the last, or of some rows only",
-            remedy=(
-                "put a Transpose before it that makes the axis the last one, and give indices for "
-                "every row; or gather by constant indices"
-            ),
-        )
-    size = state.size(shape, -1, "an index")
-    row = state.reshape(x, (*shape[:-1], 1, size))
-    chosen = state.multiply(places(state, index, size), row)
-    state.reshape(state.total(chosen, (len(shape),)), wanted, node.output[0])
+    axis = state.axis(settings.get("axis", 0), shape)
+    if repeated_elements(state, x, axis, index, node.output[0]):
+        return
+    for place, (own, size) in enumerate(zip(shape, wanted, strict=True)):
+        if place != axis and own != size:
+            x = state.take(x, place, range(state.size(wanted, place, "an index")))
+    (moved, back), (chosen, _) = state.last(x, [axis]), state.last(index, [axis])
+    lead = state.shapes[moved][:-1]
+    size = state.size(shape, axis, "an index")
+    found = rows_at(state, state.reshape(moved, (*lead, size)), lead, [chosen])
+    state.transpose(found, back, node.output[0])
 
 
 @handles("GatherND")
 def gather_nd(state: Context, node: ModelNode, settings: Settings) -> None:
-    """Take slices at public indices into the first axes."""
+    """Take slices at indices into the first axes, which may be secret."""
+    if not state.is_constant(node.input[1]):
+        data = state.value(node.input[0])
+        gather_columns(state, data, node.input[1], int(settings.get("batch_dims", 0)), node.output[0])
+        return
     indices = state.constant(node.input[1], "its index").astype(np.int64)
     if settings.get("batch_dims", 0):
         raise state.origin.refuse(

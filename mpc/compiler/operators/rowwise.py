@@ -1,6 +1,7 @@
 """Public whole numbers that differ from row to row of the open batch, as exporters of attention masks write them.
 
 Such a value is fixed + step * row: places of rows (`Range` up to the batch), moved, scaled and joined with constants.
+Beside a secret place within each row it chooses of that row alone; see `picked`.
 What it chooses of a secret value that has those rows are moves within each row.  Of what nobody but a Shape reads only
 the shape is known.
 """
@@ -17,6 +18,7 @@ from mpc.compiler.graph.attributes import Constant
 from mpc.compiler.graph.graph import Shape, static
 from mpc.compiler.graph.writer import FIX_BATCH
 from mpc.compiler.operators.context import Context, ModelNode
+from mpc.compiler.operators.picked import Column, beside_rows, paired_with_rows
 from mpc.compiler.operators.sizes import Rows, sizes_of
 from mpc.wires import BATCH, broadcast
 
@@ -49,6 +51,30 @@ class Rowwise:
     def moved(self, shape: Shape, how: Callable[[np.ndarray], np.ndarray]) -> Rowwise:
         """Return the value whose numbers are moved so."""
         return Rowwise(shape, *(how(part) for part in self.both))
+
+
+@dataclass(frozen=True)
+class Beside(Rowwise):
+    """row * rows + secret: a secret place within each row, as one among all rows' places.
+
+    Args:
+        secret: a value of this shape.
+        rows: how many places each row has.
+    """
+
+    secret: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Paired(Rowwise):
+    """Indices into several axes, on a last axis, of which the first is the row.
+
+    Args:
+        columns: the others: secret values, or public numbers that are the same for every row.
+    """
+
+    columns: tuple[Column, ...]
 
 
 Values = dict[str, Rowwise]
@@ -189,6 +215,8 @@ def _expand(state: Context, found: Values, node: ModelNode) -> bool:
 
 
 def _concat(state: Context, found: Values, node: ModelNode) -> bool:
+    if any(name in state.shapes and name not in found for name in node.input):
+        return _paired(state, found, node)
     values = [_read(state, found, name) for name in node.input]
     shapes, axis = [value.shape for value in values if BATCH in value.shape], int(node.settings["axis"])
     rank = len(shapes[0])
@@ -199,6 +227,27 @@ def _concat(state: Context, found: Values, node: ModelNode) -> bool:
     parts = [value.both for value in values]
     fixed, step = (np.concatenate([part[i] for part in parts], axis) for i in (0, 1))
     found[node.output[0]] = Rowwise((*shapes[0][:axis], fixed.shape[axis], *shapes[0][axis + 1 :]), fixed, step)
+    return True
+
+
+def _paired(state: Context, found: Values, node: ModelNode) -> bool:
+    """Columns of indices, each of one place: the row itself, and behind it secret or public ones."""
+    shapes = [found[name].shape if name in found else state.shapes[name] for name in node.input]
+    [shape] = set(shapes)
+    if shape[0] != BATCH or shape[-1] != 1 or int(node.settings["axis"]) not in (-1, len(shape) - 1):
+        return False
+    columns: list[Column] = []
+    for name in node.input:
+        if name not in found:
+            columns.append(name)
+            continue
+        fixed, step = found[name].both
+        if (fixed.any() or (step != 1).any()) if not columns else step.any():
+            return False
+        columns.append(fixed[0, ..., 0])
+    if isinstance(columns[0], str):
+        return False
+    found[node.output[0]] = Paired((*shape[:-1], len(columns)), None, None, tuple(columns[1:]))
     return True
 
 
@@ -215,7 +264,22 @@ def _read(state: Context, found: Values, name: str) -> Rowwise:
     return Rowwise(value.shape, value.astype(np.int64), np.zeros(value.shape, np.int64))
 
 
+def _beside(state: Context, found: Values, node: ModelNode) -> bool:
+    """A secret place within each row of the batch, beside where the row begins."""
+    [public] = [name for name in node.input if name in found]
+    [secret] = [name for name in node.input if name in state.shapes]
+    (fixed, step), shape = found[public].both, found[public].shape
+    if node.op_type != "Add" or secret not in state.integral or state.shapes[secret] != shape:
+        return False
+    if shape[0] != BATCH or fixed.any() or step.min() != step.max() or step.min() < 1:
+        return False
+    found[node.output[0]] = Beside(shape, None, None, secret, int(step.min()))
+    return True
+
+
 def _arithmetic(state: Context, found: Values, node: ModelNode) -> bool:
+    if any(name in state.shapes and name not in found for name in node.input):
+        return _beside(state, found, node)
     left, right = (_read(state, found, name) for name in node.input[:2])
     shape = broadcast(left.shape, right.shape)
     if shape is None or shape.count(BATCH) != 1:
@@ -244,6 +308,8 @@ def _gather(state: Context, found: Values, node: ModelNode) -> bool:
     if index not in found:
         return False
     value, axis = found[index], int(node.settings.get("axis", 0))
+    if isinstance(value, Beside):
+        return axis == 0 and beside_rows(state, data, value.secret, value.rows, node.output[0])
     fixed, step = value.both
     if state.is_constant(data):
         table = state.numbers(data, "the table")
@@ -276,6 +342,8 @@ def _gather_nd(state: Context, found: Values, node: ModelNode) -> bool:
     if index not in found or state.is_constant(data) or data in state.joined or node.settings.get("batch_dims", 0):
         return False
     value, shape = found[index], state.secret(data)
+    if isinstance(value, Paired):
+        return shape[0] == BATCH and paired_with_rows(state, data, value.shape, value.columns, node.output[0])
     fixed, step = value.both
     depth = fixed.shape[-1]
     if shape[0] != BATCH or fixed[..., 0].any() or (step[..., 0] != 1).any() or step[..., 1:].any():

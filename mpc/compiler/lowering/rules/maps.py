@@ -201,7 +201,7 @@ def fit(state: Lowering, node: Node) -> Value:
     if least < low - 0.5 or most > high + 0.5:
         raise node.origin.refuse(
             f"its result can lie between {least:.6g} and {most:.6g}, and {node.of(Fit).outside}",
-            remedy="cast its operands to a wider type (int64, float32) before, or declare a smaller range of the input",
+            remedy=node.of(Fit).remedy,
         )
     return x
 

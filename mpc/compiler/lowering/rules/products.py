@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mpc import fixedpoint
-from mpc.compiler.graph.attributes import Affine, Filters, Sliding, Total, Weighted
+from mpc.compiler.graph.attributes import Affine, Chosen, Filters, Sliding, Total, Weighted
 from mpc.compiler.graph.graph import Node, simple_factor, static
 from mpc.compiler.lowering.builder import LINEAR_BITS, SERIES_SCALE_BITS, Lowering
 from mpc.compiler.lowering.emitted import FRACTION_BITS, SMALLER, Value
@@ -186,6 +186,8 @@ def magnitude_of(weight: np.ndarray) -> int:
 
 def product(state: Lowering, node: Node) -> Value:
     """Multiply two secrets; each keeps as many fractional bits as the product's bound allows, about 20 at most."""
+    if isinstance(node.attributes, Chosen):
+        return _chosen(state, node)
     square = node.reads[0] == node.reads[1]
     found = (weighted_mean(state, node) or share(state, node)) if node.op == "multiply" else None
     if found is not None:
@@ -217,6 +219,26 @@ def product(state: Lowering, node: Node) -> Value:
     if node.op == "matmul":
         return replace(found, norms=product_norms(x, y)[1])
     return replace(found, norms=squares(x, y) if square else known and loosened(known, (left, x), (right, y)))
+
+
+def _chosen(state: Lowering, node: Node) -> Value:
+    """Choose rows, which keep all digits that a wire holds: what is chosen is no larger than they are."""
+    hot, rows = (state.values[name] for name in node.reads)
+    over = math.frexp(max(1.0, rows.interval.bound * float(hot.scale)))[1] - LINEAR_BITS
+    if over > 0:
+        rows = state.shorten(rows, log2(rows.scale) - over)
+    unit, held = float(hot.scale), rows.interval
+    low = np.minimum(held.low.min(axis=-2, keepdims=True), 0.0) * unit
+    high = np.maximum(held.high.max(axis=-2, keepdims=True), 0.0) * unit
+    error, size = (part.max(axis=-2, keepdims=True) * unit for part in (held.error, held.typical))
+    mean = held.mean.mean(axis=-2, keepdims=True) * unit
+    interval = Interval(*np.broadcast_arrays(low, high, error, np.clip(mean, low, high), np.square(size)))
+    scale = hot.scale * rows.scale
+    interval = interval.broadcast_to(static(node.shape))
+    found = state.add("matmul", node.shape, scale, interval, x=hot.wire.name, y=rows.wire.name)
+    ones = np.ones((*static(hot.shape)[:-1], 1))
+    one = Norms(len(hot.shape) - 1, int(hot.shape[-1]), ones, absolute=ones)
+    return replace(found, norms=product_norms(replace(hot, norms=one), rows)[1])
 
 
 def _one_shortened(
