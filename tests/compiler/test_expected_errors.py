@@ -185,6 +185,32 @@ def test_a_long_row_of_tiny_numbers_is_told(columns: int, tmp_path: Path) -> Non
     assert any("inputs that are all very small" in text for text in compiled.messages)
 
 
+POOLED = """<ir_version: 8, opset_import: ["": 17]>
+pooled (float[batch, 6, 8] x, float[batch, 6] m) => (float[batch, 8] y)
+<float half = {0.5}, float far = {-1e9}, int64[1] last = {2}>
+{
+    marks = Unsqueeze (m, last)
+    pad = Less (marks, half)
+    seen = Where (pad, far, x)
+    top = ReduceMax <axes = [1], keepdims = 0> (seen)
+    n = ReduceL2 <axes = [1], keepdims = 1> (top)
+    y = Div (top, n)
+}
+"""
+
+
+def test_marks_beside_tiny_numbers_are_not_tiny(tmp_path: Path) -> None:
+    """They hid whole rows then, of which nothing could be off."""
+    path, rng = save(tmp_path, onnx.parser.parse_model(POOLED)), np.random.default_rng(8)
+    compiled = compile_model(path, {"x": (-1.0, 1.0), "m": (0.0, 1.0)})
+    x = rng.uniform(-1, 1, (200, 6, 8)) * np.exp2(-rng.uniform(0, 24, (200, 1, 1)))
+    feeds = {"x": x.astype(np.float32), "m": np.float32(np.arange(6) < rng.integers(1, 7, (200, 1)))}
+    [ours], [right] = computed(compiled, feeds), plaintext(path, feeds)
+    off = np.abs(ours - right)
+    lost = off > 0.01 * np.abs(right)
+    assert 0.5 < compiled.rehearsal.expected["y"].tiny / np.sqrt(np.square(off[lost]).mean()) < 2
+
+
 def test_nothing_is_told_of_tiny_numbers_that_are_off_by_nearly_nothing(tmp_path: Path) -> None:
     weight = np.random.default_rng(8).standard_normal((6, 3)).astype(np.float32)
     path = save_model(tmp_path, [node("MatMul", ["x", "w"], ["y"])], {"w": weight}, ("batch", 6))

@@ -68,13 +68,15 @@ def drawn_runs(inputs: list[GraphInput], rows: int, draws: Draws, *, rare: bool 
 
     Args:
         rare: instead each is of kind r modulo `rarities`: as near to zero as its range lets it be, by random powers of
-            two, or equal along the last axis, at one part of the ranges of columns, or equal in all of its numbers,
-            where inputs between 0 and 1 are zeros and ones, as marks of padding are.
+            two, or equal along the last axis, at one part of the ranges of columns, or equal in all of its numbers.
+
+    Inputs between 0 and 1 beside others are zeros and ones in most rows, as marks of padding are, and some are ones.
     """
     data = [given for given in inputs if given.of == given.name]
     kinds, runs = rarities(inputs) if rare else 0, []
     for number in range(_number(data, rows)):
         feeds = {given.name: _drawn(given, rows, number, draws, rare=kinds) for given in data}
+        feeds |= {given.name: _marked(given, feeds[given.name], number, draws, rare) for given in _marks(data)}
         runs.append(_entered(inputs, feeds, draws))
     return runs
 
@@ -190,10 +192,28 @@ def _drawn(given: GraphInput, rows: int, number: int, draws: Draws, *, rare: int
         equal = nearest + (low + (high - low) * draws.uniform(one) - nearest) * np.exp2(-_SHRUNK * draws.uniform(one))
         values = np.where(row % rare == ALIKE, equal, values)
         if rare > FLAT:
-            level, marks = draws.uniform(each), (low == 0).all() and (high == 1).all()
-            flat = np.where(draws.uniform(shape) < level, 1.0, 0.0) if marks else low + (high - low) * level
-            values = np.where(row % rare == FLAT, flat, values)
+            values = np.where(row % rare == FLAT, low + (high - low) * draws.uniform(each), values)
     return _held(given, values, low, high)
+
+
+def _marks(data: list[GraphInput]) -> list[GraphInput]:
+    """Return inputs that may be marks: they are between 0 and 1, and others are not."""
+    found = [given for given in data if _has_several(given) and _is_of_bits(given)]
+    return found if len(found) < len(data) else []
+
+
+def _is_of_bits(given: GraphInput) -> bool:
+    low, high = map(np.asarray, given.range)
+    return bool((low == 0).all() and (high == 1).all())
+
+
+def _marked(given: GraphInput, values: np.ndarray, number: int, draws: Draws, rare: bool) -> np.ndarray:
+    """Return zeros and ones, of which each row has another part, and one at least, but in rows that are spread."""
+    each = (*values.shape[:1], *(1,) * (values.ndim - 1))
+    places = draws.uniform(values.shape)
+    chosen = (places < draws.uniform(each)) | (places == places.min(axis=-1, keepdims=True))
+    kind = (np.arange(len(values)).reshape(each) if BATCH in given.shape else np.array(number)) % KINDS
+    return np.where((kind == 0) & (not rare), values, chosen).astype(values.dtype)
 
 
 def _corner(given: GraphInput, rows: int, number: int, draws: Draws) -> np.ndarray:
