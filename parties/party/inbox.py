@@ -95,6 +95,11 @@ class Inbox:
             self._buffers.pop(step - 1, None)
             return self._buffers[step]
 
+    def has(self, step: int) -> bool:
+        """Are all bytes of a step here?"""
+        with self._inflow.lock:
+            return self._filled[step] == len(self._buffers[step])
+
     def check(self, step: int) -> None:
         """Raise what has ended the link, or what says that this step will not come."""
         with self._inflow.lock:

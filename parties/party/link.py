@@ -22,7 +22,8 @@ from parties.wire.pieces import slices
 
 SALT_BYTES = 32
 _REASON_SECONDS = 5.0
-"""That a lost connection is given a better reason within, by the stream beside it."""
+"""That a lost connection, or a late step, is given a better reason within, by the stream beside it."""
+_LOOK_SECONDS = 0.02
 
 
 class Link:
@@ -96,6 +97,10 @@ class Link:
         if payload is None:  # lost: its end of the stream, or of the session, says why if it is more than that
             self.inbox.await_end(step, min(deadline, time.monotonic() + _REASON_SECONDS), self._hung_up)
         return payload
+
+    def misses(self, step: int) -> bool:
+        """Is the peer late with a step, now that its deadline has passed?"""
+        return not self.inbox.has(step) if self._direct is None else self._direct.is_late
 
     def _hung_up(self) -> MpcError:
         return PeerError(
@@ -284,4 +289,22 @@ def exchange(
                 link.inbox.check(step)
 
         swap(direct, deadline, check)
-    return [link.take(step, deadline) for link in links]
+    try:
+        return [link.take(step, deadline) for link in links]
+    except DeadlineError as error:
+        if error.heard_from is None:
+            _await_words([link for link in links if link.misses(step)], step)
+        raise
+
+
+def _await_words(late: Sequence[Link], step: int) -> None:
+    """Wait, where several peers are late, until one of them says whom it missed itself; raise that.
+
+    A peer may be late since another was silent towards it, and that one not towards this party until a step later.
+    Its deadline has passed before ours, and what it says is on its way: nobody is blamed who has only waited.
+    """
+    deadline = time.monotonic() + _REASON_SECONDS
+    while len(late) > 1 and time.monotonic() < deadline:
+        for link in late:
+            link.inbox.check(step)
+        time.sleep(_LOOK_SECONDS)

@@ -118,6 +118,29 @@ def test_at_every_step(cluster: InProcess, fault: Callable, step: int) -> None:
     assert time.monotonic() - started < QUICK.step + GENEROUS
 
 
+@pytest.mark.parametrize("step", [1, *(pytest.param(step, marks=pytest.mark.slow) for step in (0, 2, STEPS - 2))])
+def test_who_has_only_waited_for_another_is_not_blamed(tmp_path: Path, step: int) -> None:
+    """The last party falls silent towards the second one, and a step later towards the first, which then misses both.
+
+    So it is with one that is stopped between two of its sends.
+    """
+    with InProcess(tmp_path, 3, middles=[(0, 2), (1, 2)], deadlines=QUICK) as cluster:
+        for later, middle in zip((1, 0), cluster.middles, strict=True):
+            first = 1 + step + later
+            middle.tamper = lambda sender, number, frame, first=first: (
+                [] if sender == "party-2" and number >= first else [frame]
+            )
+        script = cluster.script().ready()
+        with suppress(PeerError):
+            script.enter(1, script.integers(data(1)), OWNER)
+        sessions = [cluster.of(index, script.id) for index in (0, 1) if script.id in cluster.sessions(index)]
+        with pytest.raises(PeerError) as caught:
+            script.everyone(lambda i: script.result(i, 1, RECIPIENT))
+        assert [error and error.peer for error in script.errors[:2]] == ["party-2", "party-2"], script.errors
+        assert caught.value.peer == "party-2"
+        assert all(session.life.error and session.life.error.peer == "party-2" for session in sessions)
+
+
 @pytest.mark.parametrize("victims", [(0,), (0, 2)], ids=["one", "all"])
 def test_security_active_who_does_not_end_a_check_is_named_and_no_answer_is_whole(
     cluster: InProcess, victims: tuple[int, ...]
