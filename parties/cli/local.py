@@ -18,8 +18,8 @@ from mpc.errors import ConfigError, PeerError
 from parties.cli.display import Display, seconds
 from parties.cli.options import FOLDER, JSON, SECURITY
 from parties.config.models import Security
-from parties.local.launcher import MemberStatus, start, status, stop
-from parties.local.layout import LocalLayout, in_folder
+from parties.local.launcher import MemberStatus, revive, start, status, stop
+from parties.local.layout import LocalLayout, in_folder, is_left_in_part
 
 _POLL = 0.5
 _COLUMNS = ("name", "role", "state", "pid", "address", "up")
@@ -52,7 +52,10 @@ def up(
 
     Configs, certificates, ledgers and logs are made under .mpc/.  Clients stay until their NAME.toml is deleted.
     With --security active the parties take no sessions whose runs are not checked, until it is passive again.
+    Of a detached cluster in which a process has ended, --detach starts that one again, and leaves the others alone.
     """
+    if detach and not (clients or port or security) and _revived(display, folder, parties):
+        return
     layout = LocalLayout.create(folder, parties, port, clients=clients, security=security)
     with display.stages() as stage:
         stage(f"starting a provider and {parties} parties")
@@ -69,6 +72,18 @@ def up(
     finally:
         stop(layout)
         display.say("stopped")
+
+
+def _revived(display: Display, folder: Path, parties: int) -> bool:
+    """Start what has ended of a cluster of so many parties, if there is one of which some still run."""
+    layout = LocalLayout.open(folder) if (folder / "cluster.toml").exists() else None
+    if layout is None or len(layout.members) != 1 + parties or not is_left_in_part(layout):
+        return False
+    with display.stages() as stage:
+        stage("starting those that have ended")
+        started = revive(layout, say=display.say)
+    display.say(f"started again: {', '.join(started)}")
+    return True
 
 
 def _watch(display: Display, layout: LocalLayout) -> None:

@@ -94,6 +94,32 @@ def start(
             layout.ports.release()
 
 
+def revive(
+    layout: LocalLayout,
+    *,
+    deadline: float = 60,
+    command: Command = daemon_command,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[str]:
+    """Start those daemons of a detached cluster that have ended while others run; return their names once all serve.
+
+    Those that run go on.  If one that is started fails, only those that were started are stopped.  Raises ConfigError.
+    """
+    if not warming.warm(say):
+        deadline *= _COMPILING
+    cores, ended = spread(layout.members), [member for member in layout.members if not running(member.folder)]
+    try:
+        for member in ended:
+            spawn(member, command(member), None, cores.get(member.name, frozenset()))
+        await_ready(layout, deadline)
+    except BaseException:
+        for member in ended:
+            if pid := running(member.folder):
+                signal_group(pid, signal.SIGKILL)
+        raise
+    return [member.name for member in ended]
+
+
 def spread(members: Sequence[Member], available: Collection[int] | None = None) -> dict[str, frozenset[int]]:
     """Choose the cores of this process that each party is bound to, as evenly as can be.
 

@@ -302,6 +302,11 @@ def in_folder(folder: Path) -> str:
     return f" --dir {shlex.quote(str(folder.absolute().relative_to(Path.cwd()) if near else folder))}"
 
 
+def is_left_in_part(layout: LocalLayout) -> bool:
+    """Do some of its daemons run, and others not?"""
+    return len({running(member.folder) is None for member in layout.members}) > 1
+
+
 def refuse_running(layout: LocalLayout) -> None:
     """Raise ConfigError if any of its daemons runs."""
     alive = [member.name for member in layout.members if running(member.folder)]
@@ -311,6 +316,6 @@ def refuse_running(layout: LocalLayout) -> None:
             f"the cluster in {layout.folder} is running already ({', '.join(alive)})",
             remedy=f"use it, or stop it: mpc down{where}"
             if len(alive) == len(layout.members)
-            else f"mpc down{where}, then mpc up{where} --parties {parties}",
+            else f"mpc up{where} --detach --parties {parties} starts those that have ended; mpc down{where} stops all",
             local=True,
         )

@@ -245,13 +245,12 @@ def test_a_party_killed_in_a_session(folder: Path) -> None:
     assert any("party-0 -> party-1" in line and "BAD" in line for line in ill.stdout.splitlines())
     states = {m["name"]: m["state"] for m in json.loads(mpc_here("ps", "--json", folder=folder).stdout)["members"]}
     assert states["party-1"] == "died" and states["party-0"] == "serving"
+    before = pids(folder)
+    other = mpc_here("up", "--detach", "--parties", "2", folder=folder)
+    assert other.returncode == 3 and "mpc up --detach --parties 3 starts those that have ended" in other.stderr
     again = mpc_here("up", "--detach", folder=folder)
-    assert again.returncode == 3 and "mpc down, then mpc up --parties 3" in again.stderr
-
-    layout = LocalLayout.open(folder / ".mpc")
-    member = layout.members[2]
-    launcher.spawn(member, launcher.daemon_command(member), None)
-    assert eventually(lambda: launcher.status(layout)[2].state == "serving")
+    assert again.returncode == 0 and "started again: party-1" in again.stderr, again.stderr
+    assert {name: pid for name, pid in pids(folder).items() if name != "party-1"} == before
     assert eventually(lambda: mpc_here(*RUN, folder=folder).returncode == 0, 60)
 
 

@@ -27,8 +27,8 @@ from mpc.errors import ConfigError, UsageError
 from parties.config.load import load
 from parties.config.models import ClusterConfig, Limits, PartyConfig, PolicyConfig, ProviderConfig, TlsConfig
 from parties.local import launcher
-from parties.local.launcher import spread, start, status, stop
-from parties.local.layout import LocalLayout, Member
+from parties.local.launcher import revive, spread, start, status, stop
+from parties.local.layout import LocalLayout, Member, is_left_in_part
 from parties.local.ports import Ports
 from parties.local.processes import are_one, birth_of, children, running
 from parties.party.policy import Policy
@@ -396,6 +396,21 @@ def test_one_that_dies_later_shows_as_died_and_the_rest_can_be_stopped(layout: L
     assert gone([victim])
     assert [line.state for line in status(layout)] == ["serving", "died", "serving"]
     assert stop(layout) == ["provider", "party-1"]
+
+
+def test_one_that_has_died_is_started_again_and_the_others_go_on(layout: LocalLayout) -> None:
+    start(layout, command=stub())
+    before = {line.name: line.pid for line in status(layout)}
+    os.kill(before["party-0"], signal.SIGKILL)
+    assert gone([before["party-0"]])
+    assert is_left_in_part(layout)
+    with pytest.raises(ConfigError, match="dies|stopped while starting"):
+        revive(layout, command=stub(party_0="dies"))
+    assert [line.state for line in status(layout)] == ["serving", "died", "serving"]
+    assert revive(layout, command=stub()) == ["party-0"]
+    after = {line.name: line.pid for line in status(layout)}
+    assert [line.state for line in status(layout)] == ["serving"] * 3 and not is_left_in_part(layout)
+    assert {name for name in after if after[name] != before[name]} == {"party-0"}
 
 
 def test_a_birth_is_none_of_the_dead_and_no_matter_of_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
