@@ -29,6 +29,7 @@ from mpc.compiler.lowering.builder import LINEAR_BITS, Lowering
 from mpc.compiler.lowering.emitted import Value
 from mpc.compiler.lowering.intervals import Interval
 from mpc.compiler.lowering.scales import is_even, log2
+from mpc.gates.linear import Combine
 from mpc.wires import MAX_BITS, Masking
 
 _FINEST = 40
@@ -50,6 +51,8 @@ _KEEPING = frozenset(
     {"input", "combine", "total", "weigh", "reshape", "transpose", "take", "concat", "relu", "maximum", "truncate"}
 )
 """Kinds of gates of which halves come out exact, if halves come in and enough fractional bits are left."""
+_SIMPLE = 64
+"""A factor of a combination is none of a ratio of scales, say, if it is larger, but for a power of two."""
 _FLIPPED = 0.8
 """The mean size of a normal error, as a part of its root mean square."""
 _REALS = {"floor": np.floor, "nearest": np.rint, "zero": np.trunc}
@@ -121,11 +124,15 @@ def _is_exact(x: Value) -> bool:
 
 
 def _keeps_halves(state: Lowering, x: Value) -> bool:
-    """Is it made of inputs by what leaves whole numbers and halves as they are, as sums and means of them?"""
+    """Is it made of inputs and whole numbers by what leaves halves as they are, as sums and means of them?"""
     seen, left = set[str](), [x.wire.name]
     while left:
-        gate = state.writers[left.pop()]
+        gate = state.writers[name := left.pop()]
+        if state.wires[name].scale == 1:
+            continue
         if gate.kind not in _KEEPING and state.exact.isdisjoint(gate.writes):
+            return False
+        if isinstance(gate, Combine) and any(k and abs(k) // (k & -k) > _SIMPLE for k in gate.factors):
             return False
         left += [name for name in gate.reads if name not in seen]
         seen.update(gate.reads)
