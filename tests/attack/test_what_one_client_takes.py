@@ -118,12 +118,12 @@ def test_plans_that_are_only_asked_about_are_parsed_one_at_a_time(kept: Kept, mo
     active, most, parsed = [0], [0], []
     changing = threading.Lock()
 
-    def parse(content: bytes) -> Plan:
+    def parse(content: bytes, known: dict[str, Any]) -> Plan:
         with changing:
             active[0] += 1
             most[0] = max(most[0], active[0])
         time.sleep(0.1)
-        found = parse_plan(content)
+        found = parse_plan(content, known)
         with changing:
             active[0] -= 1
             parsed.append(found.digest)
