@@ -1,6 +1,7 @@
 """Keep what the ledger's file says of objects: rows, names, who may see them, and the index of their words.
 
-The index lies in memory and is made again at each start, so that what is removed leaves no words behind.
+The index lies in memory and is made again at each start, so that what is removed leaves no words behind.  So do sums of
+what owners take: each put asks for them, however many objects there are.
 """
 
 from __future__ import annotations
@@ -27,6 +28,23 @@ _SEEN = """(o.owner = :client AND o.owner_key = :key OR EXISTS (
 _ALL_SEEN = """SELECT number FROM data_objects WHERE owner = :client AND owner_key = :key
     UNION SELECT number FROM data_readers WHERE client IN (:client, :any)"""
 """Found by indices: however many objects there are that a client may not see, its lists and searches take no longer."""
+
+_ADDED = """INSERT INTO data_taken VALUES (NEW.owner, NEW.size, NEW.state != 'living'), ('', NEW.size, 0)
+    ON CONFLICT (owner) DO UPDATE SET size = size + excluded.size, open = open + excluded.open;"""
+_TAKEN_OFF = """UPDATE data_taken SET size = size - OLD.size WHERE owner IN (OLD.owner, '');
+    UPDATE data_taken SET open = open - 1 WHERE owner = OLD.owner AND OLD.state != 'living';"""
+_SUMS = (
+    "DROP TABLE IF EXISTS temp.data_taken",
+    "CREATE TABLE temp.data_taken (owner TEXT PRIMARY KEY, size INTEGER NOT NULL, open INTEGER NOT NULL) WITHOUT ROWID",
+    "INSERT INTO temp.data_taken SELECT owner, sum(size), sum(state != 'living') FROM data_objects GROUP BY owner",
+    "INSERT INTO temp.data_taken SELECT '', coalesce(sum(size), 0), 0 FROM data_objects",
+    f"CREATE TEMP TRIGGER IF NOT EXISTS data_put AFTER INSERT ON main.data_objects BEGIN {_ADDED} END",
+    f"CREATE TEMP TRIGGER IF NOT EXISTS data_gone AFTER DELETE ON main.data_objects BEGIN {_TAKEN_OFF} END",
+    "CREATE TEMP TRIGGER IF NOT EXISTS data_changed AFTER UPDATE OF owner, size, state ON main.data_objects "
+    f"BEGIN {_TAKEN_OFF} {_ADDED} END",
+)
+"""Sums by owner, of whom none is called "", which stands for all; triggers keep them right, also where a transaction is
+taken back."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +83,9 @@ class Row:
 
 
 def start(database: sqlite3.Connection) -> None:
-    """Make the index of words from the living objects."""
+    """Make the index of words from the living objects, and the sums from all."""
+    for statement in _SUMS:
+        database.execute(statement)
     database.execute("CREATE TABLE IF NOT EXISTS temp.data_words (number INTEGER PRIMARY KEY, words TEXT NOT NULL)")
     database.execute("DELETE FROM temp.data_words")
     living = database.execute("SELECT number, schema FROM data_objects WHERE state = ?", (LIVING,))
@@ -251,12 +271,9 @@ def blocks_of(database: sqlite3.Connection, number: int) -> list[tuple[int, int,
 
 def taken(database: sqlite3.Connection, owner: str) -> tuple[int, int, int]:
     """(bytes granted to all, to that owner, objects that the owner is putting)."""
-    query = (
-        "SELECT coalesce(sum(size), 0), coalesce(sum(size * (owner = ?1)), 0), "
-        "coalesce(sum(owner = ?1 AND state != ?2), 0) FROM data_objects"
-    )
-    found: tuple[int, int, int] = database.execute(query, (owner, LIVING)).fetchone()
-    return found
+    query = "SELECT size, open FROM temp.data_taken WHERE owner = ?"
+    every, own = (database.execute(query, (name,)).fetchone() or (0, 0) for name in ("", owner))
+    return every[0], own[0], own[1]
 
 
 def owns(database: sqlite3.Connection, client: str, key: bytes | None) -> bool:
