@@ -29,7 +29,7 @@ INTEGERS = {
 }
 """The least and the largest number of each integer type."""
 _NONE = Attributes()
-_KEEP_INTEGERS = MOVES | {"relu", "maximum", "multiply", "total", "round", "fit", "rows_sum"}
+_KEEP_INTEGERS = MOVES | {"relu", "maximum", "multiply", "total", "round", "fit", "rows_sum", "scatter"}
 
 
 class Writer:

@@ -45,6 +45,8 @@ _PASSING = frozenset(
     }
 )
 """Operators that only move what they read first, at public places."""
+_JOINING = ("Concat", "ScatterElements", "ScatterND")
+"""Operators that put what they read beside other such numbers."""
 _LISTED = ", ".join(_INPUT_TYPES)
 
 
@@ -214,7 +216,7 @@ class Signature:
                 there = table is not None and table.ndim > axis >= -table.ndim
                 found += [table.shape[axis]] if table is not None and there else []
                 only = only and there
-            elif reader.op_type in _PASSING and name not in reader.input[1:] or reader.op_type == "Concat":
+            elif reader.op_type in _PASSING and name not in reader.input[1:] or reader.op_type in _JOINING:
                 for out in filter(None, reader.output):
                     rows, alone = self._indexed(out)
                     found, only = found + rows, only and alone

@@ -8,7 +8,7 @@ from mpc.compiler.graph.attributes import Fit
 from mpc.compiler.graph.graph import HALF_STEP
 from mpc.compiler.graph.writer import EXPORT_TRAINED, INTEGERS
 from mpc.compiler.operators.context import Context, ModelNode, Settings
-from mpc.compiler.operators.facts import Clipped, Truncated
+from mpc.compiler.operators.facts import Clipped, Never, Truncated
 from mpc.compiler.operators.registry import handles
 from mpc.compiler.operators.rounding import rounded
 
@@ -53,6 +53,8 @@ def cast(state: Context, node: ModelNode, settings: Settings) -> None:
     x = state.value(source)
     if target == "bool":
         _nonzero(state, x, out)
+        if state.facts.get(x) == Never():
+            state.facts[out] = Never()
     elif target.startswith("float") or (target and x in state.integral):
         state.alias(out, x)
     elif target not in INTEGERS:

@@ -24,7 +24,10 @@ from mpc.compiler.operators.sizes import Joined, Rows
 
 Settings = dict[str, Any]
 """A node's attributes as Python values.  Tensors and subgraphs are as the model has them: see `array`, `body`."""
-_TO_SCORES = ("Add", "Cast", "Expand", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+_TO_SCORES = (
+    "Add", "Cast", "Concat", "Expand", "Identity", "Reshape", "ScatterElements", "ScatterND", "Slice", "Squeeze",
+    "Transpose", "Unsqueeze",
+)  # fmt: skip
 LEAST_MASK = -1e3
 """No model learns to add so little, or puts so little in the place of a score; a mask does."""
 _MOST_SCALED = 64.0
@@ -241,7 +244,7 @@ class Context(Emitter, ABC):
         readers = self.readers.get(name, [])
         if not readers or name in self.revealed:
             return False
-        return all(self._leads_to_softmax(reader, name) for reader in readers)
+        return all(one.op_type in ("Shape", "Size") or self._leads_to_softmax(one, name) for one in readers)
 
     def _leads_to_softmax(self, reader: ModelNode, name: str) -> bool:
         if reader.op_type == "Softmax":

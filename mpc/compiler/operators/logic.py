@@ -85,9 +85,12 @@ def _equal_to_place(state: Context, left: str, right: str, out: str) -> bool:
     if value is None or value.size != 1 or value.dtype.kind not in "iu" or value.ndim > len(state.shapes[left]):
         return False
     entered, place = hot_of(state, left), int(value.reshape(-1)[0])
-    if entered is None or not 0 <= place < state.size(state.shapes[entered], -1, "a place"):
+    if entered is None:
         return False
-    bit = state.take(entered, len(state.shapes[entered]) - 1, [place])
+    there = 0 <= place < state.size(state.shapes[entered], -1, "a place")
+    bit = state.take(entered, len(state.shapes[entered]) - 1, [place if there else -1])
+    if not there:  # a place that is compared with anything is entered from 0 on
+        state.facts[out] = Never()
     state.reshape(bit, state.shapes[left], out)
     state.integral.add(out)
     return True

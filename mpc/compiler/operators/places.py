@@ -6,8 +6,10 @@ itself, for whoever computes with it, a public sum.  All other indices are compa
 
 from __future__ import annotations
 
-from mpc.compiler.graph.attributes import Concat, Take, Transpose, Weigh
-from mpc.compiler.graph.graph import MOVES, Node
+import numpy as np
+
+from mpc.compiler.graph.attributes import Concat, Constant, Take, Transpose, Weigh
+from mpc.compiler.graph.graph import MOVES, Node, static
 from mpc.compiler.operators.context import Context
 from mpc.compiler.operators.facts import Natural
 
@@ -37,11 +39,38 @@ def hot_of(state: Context, index: str) -> str | None:
         if node is None or not (node.op in MOVES or node.op == "fit"):
             return None
         parts = [hot_of(state, name) for name in node.reads]
+        if isinstance(node.attributes, Concat):
+            parts = _with_constants(state, node, parts)
         found = _moved(state, node, [part for part in parts if part is not None])
         if None in parts or found is None:
             return None
         state.hot[index] = found
     return state.hot[index]
+
+
+def _with_constants(state: Context, node: Node, parts: list[str | None]) -> list[str | None]:
+    """Write constants as zeros and ones too, where they are joined with a place that was entered so."""
+    width = next((int(state.shapes[part][-1]) for part in parts if part is not None), 0)
+    found = list(parts)
+    for place, (name, part) in enumerate(zip(node.reads, parts, strict=True)):
+        numbers = _public(state, name) if width and part is None else None
+        if numbers is not None and not np.any(numbers % 1) and -width <= numbers.min() and numbers.max() < width:
+            hot = np.eye(width)[numbers.astype(np.int64) % width]
+            found[place] = state.stored(hot, (*state.shapes[name], width))
+    return found
+
+
+def _public(state: Context, name: str) -> np.ndarray | None:
+    """Return the constant that a value is, moved or not."""
+    node = next((node for node in reversed(state.nodes) if node.writes == name), None)
+    if node is None or isinstance(node.attributes, Constant):
+        return None if node is None else np.broadcast_to(node.of(Constant).weight, static(node.shape))
+    numbers = _public(state, node.reads[0]) if node.op in ("reshape", "transpose") else None
+    if numbers is None:
+        return None
+    if isinstance(node.attributes, Transpose):
+        return numbers.transpose(node.attributes.axes)
+    return numbers.reshape(static(node.shape))
 
 
 def _moved(state: Context, node: Node, parts: list[str]) -> str | None:

@@ -19,6 +19,7 @@ from mpc.compiler.graph.graph import Shape, static
 from mpc.compiler.graph.writer import FIX_BATCH
 from mpc.compiler.operators.context import Context, ModelNode
 from mpc.compiler.operators.picked import Column, beside_rows, paired_with_rows
+from mpc.compiler.operators.scattered import flat_places, write
 from mpc.compiler.operators.sizes import Rows, sizes_of
 from mpc.wires import BATCH, broadcast
 
@@ -358,6 +359,22 @@ def _gather_nd(state: Context, found: Values, node: ModelNode) -> bool:
     return True
 
 
+def _scatter_nd(state: Context, found: Values, node: ModelNode) -> bool:
+    """Write into each row of the batch, at places that are the same for every row."""
+    data, index = node.input[:2]
+    if index not in found or data not in state.shapes or data in state.joined:
+        return False
+    value, shape = found[index], state.shapes[data]
+    fixed, step = value.both
+    depth = fixed.shape[-1]
+    if shape[0] != BATCH or value.axis or fixed[..., 0].any() or (step[..., 0] != 1).any() or step[..., 1:].any():
+        return False
+    sizes = tuple(state.size(shape, axis, "an index") for axis in range(1, depth))
+    flat = flat_places(state, fixed[..., 1:].reshape(-1, depth - 1), sizes)
+    write(state, node, (BATCH,), (prod(sizes), *shape[depth:]), flat, node.settings)
+    return True
+
+
 def _stored(state: Context, out: str, numbers: np.ndarray, shape: Shape) -> None:
     """A constant with as many rows as the batch has."""
     state.require_finite(numbers)
@@ -369,5 +386,6 @@ def _stored(state: Context, out: str, numbers: np.ndarray, shape: Shape) -> None
 _HANDLERS: dict[str, Callable[[Context, Values, ModelNode], bool]] = {
     "Shape": _shape, "Identity": _same, "Cast": _same, "Unsqueeze": _unsqueeze, "Squeeze": _squeeze,
     "Reshape": _reshape, "Expand": _expand, "Concat": _concat, "Gather": _gather, "GatherND": _gather_nd,
+    "ScatterND": _scatter_nd,
     **dict.fromkeys(("Add", "Sub", "Mul", "Max", "Min"), _arithmetic),
 }  # fmt: skip

@@ -1,0 +1,126 @@
+"""Write at public places: what a model puts into parts of a value is moves, and sums where places meet."""
+
+from __future__ import annotations
+
+from itertools import product
+from math import prod
+
+import numpy as np
+
+from mpc.compiler.graph.graph import Shape, static
+from mpc.compiler.graph.writer import FIX_BATCH
+from mpc.compiler.operators.context import Context, ModelNode, Settings
+from mpc.compiler.operators.registry import handles
+from mpc.wires import BATCH
+
+
+@handles("ScatterND")
+def scatter_nd(state: Context, node: ModelNode, settings: Settings) -> None:
+    """Write slices at public indices into the first axes."""
+    data, indices = node.input[0], _places(state, node)
+    shape, depth = shape_of(state, data), indices.shape[-1]
+    sizes = tuple(_size(state, shape, place) for place in range(depth))
+    flat = flat_places(state, indices.reshape(-1, depth), sizes)
+    write(state, node, (), (prod(sizes), *shape[depth:]), flat, settings)
+
+
+@handles("ScatterElements")
+def scatter_elements(state: Context, node: ModelNode, settings: Settings) -> None:
+    """Write elements at public indices along an axis."""
+    indices, shape = _places(state, node), shape_of(state, node.input[0])
+    axis = state.axis(settings.get("axis", 0), shape)
+    sizes = tuple(_size(state, shape, place) for place in range(len(shape)))
+    into: list[np.ndarray] = list(np.indices(indices.shape))
+    into[axis] = indices
+    flat = flat_places(state, np.stack(into, -1).reshape(-1, len(sizes)), sizes)
+    write(state, node, (), (prod(sizes),), flat, settings)
+
+
+def flat_places(state: Context, places: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
+    """Return rows of indices into axes of these sizes as places of one axis.
+
+    Raises:
+        ModelError: an index is outside of its axis.
+    """
+    limits = np.array(sizes)
+    if (places < -limits).any() or (places >= limits).any():
+        raise state.origin.refuse(
+            f"an index outside of axes of {sizes} elements", remedy="write within them, as onnxruntime asks too"
+        )
+    return np.ravel_multi_index(tuple((places % limits).T), sizes)
+
+
+def write(state: Context, node: ModelNode, lead: Shape, rows: Shape, flat: np.ndarray, settings: Settings) -> None:
+    """Write the node's updates into its data, both seen as (*lead, rows, ..).
+
+    Args:
+        rows: how many there are, and the shape of one.
+        flat: of which row each update is; of several in one place the last one counts, unless they are added.
+    """
+    data, updates = node.input[0], node.input[2]
+    how = settings.get("reduction", b"none").decode()
+    if how not in ("none", "add"):
+        raise state.origin.refuse(
+            "it puts the product, the least or the largest in a place",
+            attribute="reduction",
+            remedy="write it with Mul, Min or Max of whole values",
+        )
+    size, shape, ahead = int(rows[0]), shape_of(state, data), len(lead)
+    given = _seen(state, updates, (*lead, len(flat), *rows[1:]))
+    if how == "add":
+        added = state.scatter(given, ahead, flat.tolist(), size)
+        state.sum([_seen(state, data, shape), state.reshape(added, shape)], (1.0, 1.0), node.output[0])
+        return
+    source = np.full(size, -1, np.int64)
+    source[flat] = np.arange(len(flat))
+    kept = np.flatnonzero(source < 0)
+    parts = [given]
+    if kept.size and state.is_constant(data):
+        source[kept] = len(flat) + np.arange(len(kept))
+        parts.append(state.stored(state.numbers(data, "its data").reshape(static(rows))[kept], (len(kept), *rows[1:])))
+    elif kept.size:
+        source[kept] = len(flat) + kept
+        parts.append(_seen(state, data, (*lead, *rows)))
+    joined = state.concat(parts, ahead) if len(parts) > 1 else given
+    state.reshape(state.take(joined, ahead, source.tolist()), shape, node.output[0])
+
+
+def _places(state: Context, node: ModelNode) -> np.ndarray:
+    return state.constant(node.input[1], "its index").astype(np.int64)
+
+
+def shape_of(state: Context, name: str) -> Shape:
+    """Return the shape of a secret, or of a constant."""
+    return tuple(state.constants[name].shape) if state.is_constant(name) else state.secret(name)
+
+
+def _size(state: Context, shape: Shape, axis: int) -> int:
+    if shape[axis] == BATCH:
+        raise state.origin.refuse("it writes into rows of the batch", remedy=FIX_BATCH)
+    return int(shape[axis])
+
+
+def _seen(state: Context, name: str, shape: Shape) -> str:
+    return state.reshape(state.value(name), shape)
+
+
+@handles("Col2Im")
+def col2im(state: Context, node: ModelNode, settings: Settings) -> None:
+    """Add up blocks where they overlap, as the adjoint of taking them does."""
+    x, shape = node.input[0], state.secret(node.input[0])
+    image, block = (state.integers(node.input[place], "a size") for place in (1, 2))
+    rank = len(image)
+    steps, spread = (settings.get(name) or [1] * rank for name in ("strides", "dilations"))
+    pads = settings.get("pads") or [0] * (2 * rank)
+    counts = [
+        (image[i] + pads[i] + pads[i + rank] - spread[i] * (block[i] - 1) - 1) // steps[i] + 1 for i in range(rank)
+    ]
+    within, at = (np.array(list(product(*map(range, sizes)))) for sizes in (block, counts))
+    places = within[:, None] * np.array(spread) + at * np.array(steps) - np.array(pads[:rank])
+    inside = ((places >= 0) & (places < np.array(image))).all(-1)
+    flat = np.where(inside, np.ravel_multi_index(tuple(np.moveaxis(places, -1, 0)), tuple(image), mode="clip"), -1)
+    number = prod(block) * prod(counts)
+    channels = prod(static(shape[1:])) // number
+    parts = state.reshape(x, (shape[0], channels, number))
+    found = state.scatter(parts, 2, flat.reshape(-1).tolist(), prod(image))
+    state.reshape(found, (shape[0], channels, *image), node.output[0])
