@@ -114,7 +114,8 @@ secret input. If every choice was refused, the reason is the last one's.
 
 **Ranges** were declared from each test's own data, {100 * MARGIN:g} % of their spread wider at both ends and at least
 {LEAST_MARGIN:g}. The margin does not cross zero, nor -1 or 1 for Acos, Acosh, Asin and Atanh: where it would, it ends
-halfway. A range of 0:1 is declared for bools. Real data need their own ranges, and wider ranges cost precision.
+halfway. It ends with the input's integer type. A range of 0:1 is declared for bools. Real data need their own ranges,
+and wider ranges cost precision.
 """
 
 

@@ -198,6 +198,9 @@ def calibrated(values: Any, walls: Iterable[float] = ()) -> tuple[float, float] 
             low = (least + wall) / 2
         elif most <= wall < high:
             high = (most + wall) / 2
+    kind = np.asarray(values).dtype
+    if kind.kind in "iu":  # no input has numbers beyond its type
+        low, high = max(low, float(np.iinfo(kind).min)), min(high, float(np.iinfo(kind).max))
     return low, high
 
 
