@@ -449,18 +449,6 @@ CASES: dict[str, Case] = {
         "GatherElements",
         made(CHOSEN, node("GatherElements", ["x", "i"], ["y"], axis=1)),
     ),
-    "secret places along an inner axis": Case(
-        made(CHOSEN, node("GatherElements", ["x", "i"], ["y"], axis=1), shape=("batch", 3, 4)),
-        "Transpose",
-        made(
-            node("Transpose", ["x"], ["t"], "turn", perm=[0, 2, 1]),
-            node("ArgMax", ["t"], ["i"], axis=2, keepdims=1),
-            node("GatherElements", ["t", "i"], ["g"], axis=2),
-            node("Transpose", ["g"], ["y"], "back", perm=[0, 2, 1]),
-            shape=("batch", 3, 4),
-        ),
-        RNG.uniform(0.5, 2, (2, 3, 4)).astype(np.float32),
-    ),
     "leading axes of an index": Case(
         made(node("GatherND", ["x", "i"], ["y"], batch_dims=1), shape=(3, 4), i=[[1], [1], [1]]),
         "a Gather",
