@@ -110,6 +110,22 @@ class Lowering(Emitted):
             if isinstance(gate, Bilinear) and not gate.is_linear(self.wires) and gate.out not in needed:
                 self.wires[gate.out] = self.wires[gate.out].model_copy(update={"masking": Masking.DERIVED})
 
+    # -- while it is emitted
+
+    def settle(self, name: str, is_last: bool) -> None:
+        """Let go of what is known of single elements of a graph value; is_last: and of all that its wire was made to."""
+        value = self.values[name] = self.values[name].overall()
+        wire = value.wire.name
+        if not is_last:
+            return
+        if wire in self.whole:
+            self.whole[wire] = self.whole[wire][0].overall(), value
+        for key in [("plain", wire), *(("shorten", wire, shift) for shift in self.shifts.get(wire, ()))]:
+            if key in self.memo:
+                short = self.memo[key] = self.memo[key].overall()
+                if short.wire.name in self.whole:
+                    self.whole[short.wire.name] = self.whole[short.wire.name][0].overall(), short
+
     # -- building blocks
 
     def truncate(self, x: Value, shift: int) -> Value:

@@ -7,7 +7,7 @@ is refused, naming the node, the bound and what to do.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -59,6 +59,10 @@ class Value:
         """The interval that covers all elements, in the model's units."""
         unit = float(self.scale)
         return self.interval.least / unit, self.interval.most / unit
+
+    def overall(self) -> Value:
+        """Return the value with its ends alone, the same as before; see `Interval.overall`."""
+        return replace(self, interval=self.interval.overall())
 
     @property
     def coarse(self) -> tuple[float, float]:

@@ -92,6 +92,12 @@ class Interval:
         """The largest rough error of any element."""
         return float(self.error.max(initial=0.0))
 
+    def overall(self) -> Interval:
+        """Return what holds for all elements alike, which takes no memory; what is usual of each is left out."""
+        shape = self.low.shape
+        ends = np.array([self.least, self.most, self.worst_error]) if self.low.size else np.zeros(3)
+        return Interval(*(np.broadcast_to(end, shape) for end in ends))
+
     def map(self, move: Callable[[np.ndarray], np.ndarray]) -> Interval:
         """Move the elements elsewhere."""
         return Interval(*(move(array) for array in self.arrays))

@@ -31,6 +31,7 @@ from mpc.compiler.lowering.rules import (
 )
 from mpc.compiler.lowering.rules.together import contracted, with_room
 from mpc.compiler.lowering.rules.tops import with_step
+from mpc.compiler.lowering.settling import Settling
 from mpc.compiler.roles import Roles
 from mpc.errors import InputError
 from mpc.plan.plan import Plan
@@ -79,7 +80,8 @@ def lower(graph: Graph, roles: Roles, protected: Mapping[str, StoredFacts] = Map
     state = Lowering(graph, roles)
     inputs = ends.enter_all(state)
     state.protected = {state.values[name].wire.name: facts for name, facts in protected.items()}
-    for node in graph.nodes:
+    settling = Settling(graph, state)
+    for number, node in enumerate(graph.nodes):
         state.origin, state.told = node.origin, roles.public_weights or _is_told(node)
         if node.op in _GROWING:
             state.values.update({name: state.plain(state.values[name]) for name in node.reads})
@@ -95,6 +97,7 @@ def lower(graph: Graph, roles: Roles, protected: Mapping[str, StoredFacts] = Map
                 ),
             ) from None
         state.values[node.writes] = value if node.op in _OF_ROWS else with_known(value, node)
+        settling.follow(number, node.writes)
     left = [ends.leave(state, out) for out in graph.outputs if ends.is_told(state, out)]
     for out in graph.outputs:
         if out.carried:
