@@ -237,9 +237,8 @@ def compile_model(
         return with_states(graph, states or {})
 
     while True:
-        graph = imported()
         try:
-            found = compile_graph(graph, roles, data, noising)
+            found = compile_graph(imported(), roles, data, noising)
             if found.reach is None or floor != UNKNOWN:
                 break
             floor = below(found.reach)

@@ -38,7 +38,6 @@ _CALIBRATED = (
 _LONGEST_NAME = 200
 
 
-@on_one_thread()
 def compile_graph(
     graph: Graph,
     roles: Roles | None = None,
@@ -75,12 +74,15 @@ def compile_graph(
     _require_known(roles.readers, [out.name for out in graph.outputs], "output")
     _require_known(roles.keeps, [out.name for out in graph.outputs], "output")
     _check_samples(graph.inputs, samples or {})
-    noising = noising or Noising({})
-    protected = noising.protected(graph)
-    noised = with_noise(graph, noising)
-    graph = improved(join_levels(noised, bool(noising.epsilon)) if roles.public_weights else noised)
-    entered = None if samples is None else with_marks(graph.inputs, dict(samples))
-    return _bounded(graph, roles, entered, protected)
+    with on_one_thread():
+        noising = noising or Noising({})
+        protected = noising.protected(graph)
+        graph = with_noise(graph, noising)  # each step lets go of the graph before it, whose weights are as large
+        if roles.public_weights:
+            graph = join_levels(graph, bool(noising.epsilon))
+        graph = improved(graph)
+        entered = None if samples is None else with_marks(graph.inputs, dict(samples))
+        return _bounded(graph, roles, entered, protected)
 
 
 def improved(graph: Graph) -> Graph:

@@ -140,6 +140,11 @@ class Importer(Context):
                 raise
             raise refusal(found, None if error.node in {origin.node for origin in found} else error) from None
 
+    def let_go(self) -> None:
+        """Let go of the model's numbers: an importer refers to itself, and they would stay with it."""
+        self._constants.clear()
+        self.nodes = []
+
     def _run(self, model: onnx.ModelProto, ranges: dict[str, Range]) -> Graph:
         self._store(model.graph)
         inputs = self._signature.inputs(ranges)
@@ -329,4 +334,10 @@ def import_model(
     importer = Importer(model, shapes or {}, assumed or {}, **settings)
     graph = importer.run(model, known)
     found = ways(importer, graph, needing)
-    return Importer(model, shapes or {}, assumed or {}, found, **settings).run(model, known) if found else graph
+    importer.let_go()
+    if not found:
+        return graph
+    importer = Importer(model, shapes or {}, assumed or {}, found, **settings)
+    graph = importer.run(model, known)
+    importer.let_go()
+    return graph
