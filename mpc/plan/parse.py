@@ -44,7 +44,7 @@ def parse_plan(data: bytes, known: dict[str, Any] | None = None) -> Plan:
     """
     content = outline(data) if known is None else known
     try:
-        gates = tuple(_gate(entry) for entry in content["gates"])
+        gates = tuple(gate_of(entry) for entry in content["gates"])
         plan = Plan.model_validate({**content, "gates": gates})
     except (ValidationError, ValueError, TypeError, RecursionError, ZeroDivisionError) as error:
         raise _malformed(error) from None
@@ -65,7 +65,8 @@ def _reads(entry: Any) -> int:
     return sum(len(each) if isinstance(each, list) else each is not None for each in named)
 
 
-def _gate(entry: Any) -> Gate:
+def gate_of(entry: Any) -> Gate:
+    """Return the gate that an entry of a plan says; `PlanError` if it says none."""
     if not isinstance(entry, dict):
         raise PlanError("a gate of the plan is not an object", remedy=COMPILE_ANEW)
     kind = GATES.get(str(entry.get("kind")))

@@ -66,7 +66,7 @@ class Proposals:
         self._open: OrderedDict[bytes, Proposal] = OrderedDict()
         self._parsed: weakref.WeakValueDictionary[bytes, Plan] = weakref.WeakValueDictionary()
         self._lock = threading.Lock()
-        self._parsing = threading.Lock()
+        self.parsing = threading.Lock()
         self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def __len__(self) -> int:
@@ -144,7 +144,7 @@ class Proposals:
             plan = self._parsed.get(digest)
             if plan is None:
                 known = outline(plan_bytes)
-                with self._parsing:
+                with self.parsing:
                     plan = parse_plan(plan_bytes, known)
                 self._parsed[digest] = plan
             return plan

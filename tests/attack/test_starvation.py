@@ -233,7 +233,7 @@ def test_a_plan_of_too_many_reads_is_refused_while_another_is_parsed(
     content["gates"] += [{**join, "name": f"c{number}"} for number in range(1600)]
     plan = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
     assert 6 << 20 < len(plan) < 8 << 20
-    with counted(monkeypatch) as parsed, node.proposals._parsing:
+    with counted(monkeypatch) as parsed, node.proposals.parsing:
         with pytest.raises(PlanError, match=r"1,638,\d\d\d reads of wires by its gates, where 65,536 are possible"):
             cluster.party(0).Propose(party_pb2.ProposeRequest(plan=plan))
         assert parsed == []

@@ -1159,7 +1159,7 @@ def test_reads_of_all_gates_together_have_a_bound() -> None:
 def test_gates_have_a_bound_that_is_asked_before_one_of_them_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     content, made = json.loads(network().canonical), list[object]()
     content["gates"] *= 4001
-    monkeypatch.setattr(parse, "_gate", made.append)
+    monkeypatch.setattr(parse, "gate_of", made.append)
     with pytest.raises(PlanError, match="20,005 gates, where 20,000 are possible"):
         parse_plan(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
     assert made == []

@@ -113,7 +113,7 @@ class Lowering(Emitted):
     # -- while it is emitted
 
     def settle(self, name: str, is_last: bool) -> None:
-        """Let go of what is known of single elements of a graph value; is_last: and of all that its wire was made to."""
+        """Let go of what is known of a value's elements; is_last: and of those of all that its wire was made to."""
         value = self.values[name] = self.values[name].overall()
         wire = value.wire.name
         if not is_last:
