@@ -104,9 +104,9 @@ class ProviderService:
 
     def register(self, server: grpc.Server) -> None:
         """Answer the parties' calls at this server."""
-        kinds = {"Deal": self._deals, "Deals": self._deals, "Describe": self._control}
+        kinds = {"Deals": self._deals, "Describe": self._control}
         service = provider_pb2.DESCRIPTOR.services_by_name["Provider"]
-        seconds, codecs = self._config.deadlines.connect, dict.fromkeys(("Deal", "Deals"), frames.DEAL)
+        seconds, codecs = self._config.deadlines.connect, {"Deals": frames.DEAL}
         register(server, service, self, lambda name: kinds.get(name, self._calls), self._admit, seconds, codecs)
 
     def _admit(self, method: str, party: str) -> None:
@@ -130,7 +130,24 @@ class ProviderService:
             deals_to=self._config.parties,
         )
 
-    def Deal(self, request: provider_pb2.DealRequest, context: grpc.ServicerContext) -> Iterator[DealPart | Chunk]:
+    def Deals(
+        self, request: Iterator[provider_pb2.DealRequest], context: grpc.ServicerContext
+    ) -> Iterator[DealPart | Chunk]:
+        """Deal a party its parts of one bundle of a session after another, as it asks for them."""
+        party = caller(context)
+        with ends_within(context, self._config.deadlines.connect):
+            asked = next(request, provider_pb2.DealRequest())
+        session_id = asked.session_id
+        yield from self.deal(asked, context)
+        asked.Clear()  # nothing of a session is held while nobody asks
+        with ends_behind(lambda: session_id not in self.table.open, context, self._config.deadlines.connect):
+            for following in request:
+                if following.session_id != session_id:
+                    raise PeerError("all requests of a call are of one session", peer=party)
+                yield from self.deal(following, context)
+                following.Clear()
+
+    def deal(self, request: provider_pb2.DealRequest, context: grpc.ServicerContext) -> Iterator[DealPart | Chunk]:
         """Deal a party its part of a bundle, once; what is signed comes behind each segment. The weights' opens it."""
         party, entry = caller(context), EntryId(request.run)
         session = self.table.enter(request, party) if entry.is_weights else self.table.find(request.session_id)
@@ -153,23 +170,6 @@ class ProviderService:
                     yield from map(Chunk, slices(corrections))
             yield bundle.statement(number)
         reading.end()
-
-    def Deals(
-        self, request: Iterator[provider_pb2.DealRequest], context: grpc.ServicerContext
-    ) -> Iterator[DealPart | Chunk]:
-        """Answer, one after another, what `Deal` would be asked by one party of a session."""
-        party = caller(context)
-        with ends_within(context, self._config.deadlines.connect):
-            asked = next(request, provider_pb2.DealRequest())
-        session_id = asked.session_id
-        yield from self.Deal(asked, context)
-        asked.Clear()  # nothing of a session is held while nobody asks
-        with ends_behind(lambda: session_id not in self.table.open, context, self._config.deadlines.connect):
-            for following in request:
-                if following.session_id != session_id:
-                    raise PeerError("all requests of a call are of one session", peer=party)
-                yield from self.Deal(following, context)
-                following.Clear()
 
     def _read(self, session: ProviderSession, context: grpc.ServicerContext) -> _Reading:
         """Count a call as one that reads, until it says that it has read or ends, also where it waits for what is never

@@ -122,7 +122,7 @@ def _read_piece(message: bytes) -> Piece | None:
 EXCHANGE = (decode_frame, encode_frame)
 """How a server reads and writes `Peer.Exchange`."""
 DEAL = (DealRequest.FromString, encode_part)
-"""How a server reads and writes `Provider.Deal`, and `Provider.Deals`."""
+"""How a server reads and writes `Provider.Deals`."""
 
 
 def exchange(channel: grpc.Channel, frames: Iterator[Frame | Piece]) -> Iterable[Frame | Piece]:

@@ -40,11 +40,11 @@ class Watched(ProviderService):
 
     shown: list[str]
 
-    def Deal(self, request: Any, context: Any) -> Iterator[Any]:
+    def deal(self, request: Any, context: Any) -> Iterator[Any]:
         if request.terms.seeds:
             [name] = context.auth_context()["x509_common_name"]
             type(self).shown.append(name.decode())
-        yield from super().Deal(request, context)
+        yield from super().deal(request, context)
 
 
 @pytest.fixture

@@ -87,10 +87,10 @@ def dealt_again(cluster: InProcess, session: bytes, run: int) -> tuple[Bundle, M
     cluster.stop_provider()
     cluster.start_provider()
     dealer = cluster.dealer(cluster.names[CHEATER])
-    parts = dealer.Deal(DealRequest(session_id=session, run=0, batch=1, terms=terms))
+    parts = dealer.deal(DealRequest(session_id=session, run=0, batch=1, terms=terms))
     bundle, plan = BundleId.of_weights(session), found.plan
     if run:
-        parts = dealer.Deal(DealRequest(session_id=session, run=run, batch=BATCH))
+        parts = dealer.deal(DealRequest(session_id=session, run=run, batch=BATCH))
         bundle, plan = BundleId.of_run(session, run, BATCH), found.plan.at(run).bind(BATCH)
     seed, tags = Seed(parts[0].header.seed), dealt_tags(plan, bundle.entry)
     return Bundle(bundle, seed, plan.dealt(bundle.entry), plan.wire, None, tags), parts[-1].end.manifest
@@ -147,7 +147,7 @@ def test_security_active_a_party_alone_is_dealt_nothing(cluster: InProcess) -> N
         cluster.start_provider()
         request = DealRequest(session_id=session.id, run=0, batch=1, terms=terms)
         with pytest.raises(PeerError, match="party-0 has not asked for the session") as caught:
-            cluster.dealer(cluster.names[CHEATER]).Deal(request, patient(2))
+            cluster.dealer(cluster.names[CHEATER]).deal(request, patient(2))
         assert caught.value.peer == "party-0"
         assert not cluster.provider.sessions()[0].bundles
     finally:

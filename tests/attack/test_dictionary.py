@@ -62,8 +62,8 @@ class Watched(ProviderService):
 
     dealt: list[tuple[str, int, Message | bytes]]
 
-    def Deal(self, request: provider_pb2.DealRequest, context: grpc.ServicerContext) -> Iterator:
-        for part in super().Deal(request, context):
+    def deal(self, request: provider_pb2.DealRequest, context: grpc.ServicerContext) -> Iterator:
+        for part in super().deal(request, context):
             Watched.dealt.append((caller(context), request.run, part))
             yield part
 

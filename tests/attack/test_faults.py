@@ -225,8 +225,8 @@ class Stalling(ProviderService):
     stall_run = -1
     at = "header"
 
-    def Deal(self, request: provider_pb2.DealRequest, context: Any) -> Iterator[provider_pb2.DealPart | Chunk]:
-        for part in super().Deal(request, context):
+    def deal(self, request: provider_pb2.DealRequest, context: Any) -> Iterator[provider_pb2.DealPart | Chunk]:
+        for part in super().deal(request, context):
             kind = "chunk" if isinstance(part, Chunk) else part.WhichOneof("part")
             if request.run == Stalling.stall_run and Stalling.at == kind:
                 end = time.monotonic() + GENEROUS

@@ -113,7 +113,6 @@ RPCS = {
     "/mpc.v1.Collect/CompleteCollection": (collect_pb2.CompleteCollectionRequest, "unary"),
     "/mpc.v1.Peer/Exchange": (party_pb2.Frame, "both"),
     "/mpc.v1.Provider/Describe": (party_pb2.DescribeRequest, "unary"),
-    "/mpc.v1.Provider/Deal": (provider_pb2.DealRequest, "replies"),
     "/mpc.v1.Provider/Deals": (provider_pb2.DealRequest, "many"),
     "/mpc.v1.Provider/Show": (provider_pb2.ShowPart, "requests"),
     "/mpc.v1.Provider/Weights": (provider_pb2.WeightsPart, "requests"),

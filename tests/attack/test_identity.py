@@ -130,7 +130,8 @@ def test_security_35_a_process_of_the_cluster_is_no_client(cluster: Foreign, mac
 def test_security_35_a_client_is_no_party(cluster: Foreign) -> None:
     """And the other way round: a client greets nobody, and is dealt nothing."""
     with pytest.raises(grpc.RpcError) as caught:
-        list(cluster.dealer(COORDINATOR).stub.Deal(provider_pb2.DealRequest(session_id=bytes(32)), timeout=SECONDS))
+        request = provider_pb2.DealRequest(session_id=bytes(32))
+        list(cluster.dealer(COORDINATOR).stub.Deals(iter([request]), timeout=SECONDS))
     assert "own parties only" in from_rpc(caught.value, "provider", "127.0.0.1:1").what
 
 

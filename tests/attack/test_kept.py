@@ -49,9 +49,9 @@ class Watched(ProviderService):
 
     heard: list[bytes]
 
-    def Deal(self, request: Any, context: Any) -> Iterator[Any]:
+    def deal(self, request: Any, context: Any) -> Iterator[Any]:
         type(self).heard.append(request.SerializeToString())
-        yield from super().Deal(request, context)
+        yield from super().deal(request, context)
 
 
 @pytest.fixture

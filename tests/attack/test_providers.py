@@ -76,7 +76,7 @@ class Asking:
         request = self.request(run, batch)
         for name, value in changes.items():
             setattr(request, name, value)
-        found: list[provider_pb2.DealPart] = self.cluster.dealer(who).Deal(request)
+        found: list[provider_pb2.DealPart] = self.cluster.dealer(who).deal(request)
         return found
 
     def opened(self) -> Asking:
@@ -173,7 +173,7 @@ def test_one_run_is_dealt_at_a_time(cluster: InProcess, monkeypatch: pytest.Monk
     asking = Asking(cluster).opened()
     with slow_dealing(monkeypatch):
         stub = provider_pb2_grpc.ProviderStub(cluster.channel("party-0", "provider"))
-        parts = stub.Deal(asking.request(1), timeout=PATIENCE)
+        parts = stub.Deals(iter([asking.request(1)]), timeout=PATIENCE)
         assert next(parts).header.seed
         for run in (2, 2):
             with pytest.raises(SessionError, match="still being dealt"):
@@ -189,7 +189,7 @@ def test_parts_come_as_they_are_dealt(cluster: InProcess, monkeypatch: pytest.Mo
     asking = Asking(cluster).opened()
     with slow_dealing(monkeypatch):
         stub = provider_pb2_grpc.ProviderStub(cluster.channel("party-1", "provider"))
-        parts = stub.Deal(asking.request(1), timeout=PATIENCE)
+        parts = stub.Deals(iter([asking.request(1)]), timeout=PATIENCE)
         header = next(parts).header
         assert header.corrections > 0 and len(header.seed) == SEED_BYTES
     kinds = [part.WhichOneof("part") for part in parts]
@@ -225,7 +225,7 @@ def test_the_id_is_that_of_the_terms(cluster: InProcess) -> None:
     request = asking.request(0)
     request.terms.nonces[1] = bytes(32)
     with pytest.raises(HandshakeError):
-        cluster.dealer("party-0").Deal(request)
+        cluster.dealer("party-0").deal(request)
 
 
 def test_memory_is_given_back_whoever_fetched_what(tmp_path: Path) -> None:
@@ -298,13 +298,13 @@ class Damaging(ProviderService):
 
     damage = "nothing"
 
-    def Deal(self, request: provider_pb2.DealRequest, context: Any) -> Iterator[DealPart | Chunk]:
-        for part in super().Deal(request, context):
+    def deal(self, request: provider_pb2.DealRequest, context: Any) -> Iterator[DealPart | Chunk]:
+        for part in super().deal(request, context):
             yield from self._changed(part) if request.run == 1 else [part]
 
     def Deals(self, request: Iterator[provider_pb2.DealRequest], context: Any) -> Iterator[DealPart | Chunk]:
         for asked in request:
-            yield from self.Deal(asked, context)
+            yield from self.deal(asked, context)
             if self.damage == "no end" and asked.run:
                 return
 

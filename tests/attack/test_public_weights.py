@@ -100,7 +100,7 @@ class Handing:
             terms.parties.extend(self.terms.parties)
             terms.nonces.extend(self.terms.nonces)
             request.terms.CopyFrom(terms)
-        found: list[provider_pb2.DealPart] = self.cluster.dealer(who).Deal(request)
+        found: list[provider_pb2.DealPart] = self.cluster.dealer(who).deal(request)
         return found
 
     def hand_over(

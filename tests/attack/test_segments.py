@@ -61,8 +61,8 @@ class Tampering(ProviderService):
     paused: Callable[[int], None] = staticmethod(lambda segment: None)
     told: dict[tuple[str, int], list[Part]]
 
-    def Deal(self, request: provider_pb2.DealRequest, context: Any) -> Iterator[Part]:
-        who, dealt = caller(context), pieces(super().Deal(request, context))
+    def deal(self, request: provider_pb2.DealRequest, context: Any) -> Iterator[Part]:
+        who, dealt = caller(context), pieces(super().deal(request, context))
         yield from next(dealt)
         for number, parts in enumerate(dealt):
             if request.run != 1:
@@ -78,7 +78,7 @@ class Tampering(ProviderService):
 
     def Deals(self, request: Iterator[provider_pb2.DealRequest], context: Any) -> Iterator[Part]:
         for asked in request:
-            yield from self.Deal(asked, context)
+            yield from self.deal(asked, context)
             if Tampering.change is not None and asked.run == 1:
                 return  # what was left out is waited for no longer
 

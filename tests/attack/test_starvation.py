@@ -125,7 +125,7 @@ def test_calls_that_say_nothing_hold_their_callers_places_only(cluster: InProces
 def test_who_has_no_part_here_holds_no_place(tmp_path: Path) -> None:
     closed = PolicyConfig(plans=("any",), coordinators=(OTHER,), owners=(OTHER,), recipients=(OTHER,))
     with InProcess(tmp_path, 2, policies={0: closed, 1: closed}, limits=SMALL) as cluster:
-        for path in ("/mpc.v1.Party/Submit", "/mpc.v1.Party/Propose", "/mpc.v1.Provider/Deal"):
+        for path in ("/mpc.v1.Party/Submit", "/mpc.v1.Party/Propose", "/mpc.v1.Provider/Deals"):
             with half_open(cluster, path, "stranger", 30) as calls:
                 assert eventually(lambda calls=calls: all(call.done() for call in calls))  # type: ignore[misc]
                 told = {str(from_rpc(call.exception(), "party-0", "here")) for call in calls}  # type: ignore[arg-type]
@@ -261,7 +261,7 @@ def test_the_provider_parses_a_sessions_plan_once_and_none_that_the_terms_do_not
         assert parsed == [len(script.plan.canonical)]
         terms = provider_pb2.SessionTerms(plan=b"{" * 100_000, parties=cluster.names, nonces=nonces)
         with pytest.raises(MpcError, match="does not belong to these terms"):
-            cluster.dealer("party-0").Deal(
+            cluster.dealer("party-0").deal(
                 provider_pb2.DealRequest(session_id=bytes(range(32)), run=0, batch=1, terms=terms)
             )
         assert len(parsed) == 1
@@ -378,7 +378,7 @@ def test_one_party_cannot_take_the_providers_places(cluster: InProcess) -> None:
         terms = Terms(plan.digest, "provider", cluster.names, nonces)
         agreed = provider_pb2.SessionTerms(plan=plan.canonical, parties=cluster.names, nonces=nonces)
         request = provider_pb2.DealRequest(session_id=terms.session_id, run=0, batch=1, terms=agreed)
-        cluster.dealer("party-1").Deal(request)
+        cluster.dealer("party-1").deal(request)
 
     for _ in range(SMALL.max_sessions):
         alone()

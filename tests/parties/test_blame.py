@@ -26,7 +26,7 @@ def test_a_silent_provider_is_blamed_and_not_a_party(tmp_path: Path) -> None:
     """Equal deadlines everywhere: each process gives up before its caller does."""
 
     class Silent(ProviderService):
-        def Deal(self, request: provider_pb2.DealRequest, context: grpc.ServicerContext) -> Iterator[DealPart | Chunk]:
+        def deal(self, request: provider_pb2.DealRequest, context: grpc.ServicerContext) -> Iterator[DealPart | Chunk]:
             while context.is_active():
                 time.sleep(0.05)
             yield from ()

@@ -300,7 +300,7 @@ class Sessions(RuleBasedStateMachine):
     def refused(self, request: provider_pb2.DealRequest, party: str) -> MpcError:
         caller = Caller(party)
         with pytest.raises(MpcError) as caught:
-            next(self.service.Deal(request, caller))  # type: ignore[arg-type]
+            next(self.service.deal(request, caller))  # type: ignore[arg-type]
         caller.end()
         return caught.value
 
@@ -322,7 +322,7 @@ class Sessions(RuleBasedStateMachine):
                 assert error.peer == error.heard_from == (self.ended[number] or None)
             return
         caller = Caller(party)
-        parts = self.service.Deal(request, caller)  # type: ignore[arg-type]
+        parts = self.service.deal(request, caller)  # type: ignore[arg-type]
         first = next(parts)
         assert not isinstance(first, Chunk)
         assert first.header.seed not in self.seeds, "a seed was dealt twice"
@@ -417,7 +417,7 @@ def test_a_session_is_not_idle_while_a_segment_is_sent() -> None:
     machine = Sessions()
     request = machine.request(machine.terms[0], WEIGHTS, 1)
     callers = [Caller(name) for name in roster(0)]
-    parts = [machine.service.Deal(request, caller) for caller in callers]  # type: ignore[arg-type]
+    parts = [machine.service.deal(request, caller) for caller in callers]  # type: ignore[arg-type]
     for each in parts:
         next(each)
     for _ in range(3):
@@ -441,7 +441,7 @@ def test_a_caller_that_is_gone_keeps_no_session() -> None:
     machine = Sessions()
     machine.gate.clear()
     caller = Caller("party-0")
-    next(machine.service.Deal(machine.request(machine.terms[0], WEIGHTS, 1), caller))  # type: ignore[arg-type]
+    next(machine.service.deal(machine.request(machine.terms[0], WEIGHTS, 1), caller))  # type: ignore[arg-type]
     caller.end()
     machine.now += 2 * DEADLINES.idle
     machine.service.drop_idle()

@@ -139,7 +139,7 @@ def test_the_provider_deals_steps_in_their_order_and_once(cluster: InProcess) ->
         for number in (1, 2, 4):
             request = provider_pb2.DealRequest(session_id=id_of(session), run=number, batch=1)
             with pytest.raises(MpcError, match="dealt before, or comes too early"):
-                list(cluster.dealer(name).Deal(request))
+                list(cluster.dealer(name).deal(request))
     learn(session, range(1, 3), w)  # and nothing of that did any harm
     session.close()
 

@@ -60,10 +60,10 @@ class Watched(ProviderService):
 
     shown: list[provider_pb2.SessionTerms]
 
-    def Deal(self, request: provider_pb2.DealRequest, context: grpc.ServicerContext) -> Iterator[Any]:
+    def deal(self, request: provider_pb2.DealRequest, context: grpc.ServicerContext) -> Iterator[Any]:
         if request.run == 0:
             type(self).shown.append(request.terms)
-        yield from super().Deal(request, context)
+        yield from super().deal(request, context)
 
 
 @dataclass

@@ -58,7 +58,15 @@ from parties.party.peer_service import PeerService
 from parties.party.services import PartyService
 from parties.party.session import PartySession
 from parties.party.vault.service import DataService
-from parties.pb import collect_pb2_grpc, consent_pb2_grpc, data_pb2_grpc, party_pb2, party_pb2_grpc, provider_pb2_grpc
+from parties.pb import (
+    collect_pb2_grpc,
+    consent_pb2_grpc,
+    data_pb2_grpc,
+    party_pb2,
+    party_pb2_grpc,
+    provider_pb2,
+    provider_pb2_grpc,
+)
 from parties.provider.service import ProviderService
 from parties.provider.sessions import ProviderSession
 from parties.telemetry import Counters
@@ -368,9 +376,9 @@ class InProcess:
         """A peer's way to call a party."""
         return party_pb2_grpc.PeerStub(self.channel(caller, self.names[index]))
 
-    def dealer(self, caller: str) -> Caller:
+    def dealer(self, caller: str) -> Dealer:
         """A party's way to call the provider."""
-        return Caller(
+        return Dealer(
             provider_pb2_grpc.ProviderStub(self.channel(caller, "provider")), "provider", self.addresses["provider"]
         )
 
@@ -485,6 +493,15 @@ class Caller:
             return reply if hasattr(reply, "DESCRIPTOR") else list(reply)
         except grpc.RpcError as error:
             raise from_rpc(error, self.name, self.address) from None
+
+
+class Dealer(Caller):
+    """A stub of the provider's, which is asked for one bundle in each call."""
+
+    def deal(self, request: provider_pb2.DealRequest, seconds: float = PATIENCE) -> list[provider_pb2.DealPart]:
+        """All parts of one bundle."""
+        found: list[provider_pb2.DealPart] = self.call("Deals", iter([request]), seconds)
+        return found
 
 
 # --------------------------------------------------------------------------------- script
