@@ -22,6 +22,7 @@ from mpc.plan.checking import check_windows
 from parties.client.running.coordinated import CoordinatedSession
 from parties.client.running.stocks import order, stocks
 from parties.client.session import Session
+from parties.party.coordinating import Ended
 from parties.party.evaluating import failed_check
 from parties.party.services import PartyService
 from parties.pb import party_pb2
@@ -38,7 +39,7 @@ from tests.support.cheating import (
     rounds,
 )
 from tests.support.effort import FULL
-from tests.support.parties import COORDINATOR, InProcess, data, eventually, id_of, tiny_answer, tiny_model
+from tests.support.parties import COORDINATOR, InProcess, altered, data, eventually, id_of, tiny_answer, tiny_model
 
 ACTIVE = Roles(security="active")
 PARTIES = 3
@@ -258,8 +259,8 @@ class Liar(PartyService):
 
     lies = ""
 
-    def Result(self, request: party_pb2.ResultRequest, context: grpc.ServicerContext) -> Iterator[party_pb2.ResultPart]:
-        for part in super().Result(request, context):
+    def result(self, request: party_pb2.ResultRequest, context: grpc.ServicerContext) -> Ended:
+        def alter(part: party_pb2.ResultPart) -> None:
             if part.WhichOneof("part") == "header":
                 for out in part.header.outputs:
                     if Liar.lies == "seed":
@@ -270,7 +271,8 @@ class Liar(PartyService):
                     part.header.transcript = bytes(32)
             elif part.WhichOneof("part") == "chunk" and Liar.lies == "value":
                 part.chunk.data = bytes(8) + part.chunk.data[8:]
-            yield part
+
+        return altered(super().result(request, context), alter)
 
 
 @pytest.mark.parametrize("lies", ["seed", "digest", "transcript", "value"])

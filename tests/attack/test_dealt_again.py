@@ -23,13 +23,14 @@ from mpc.plan.checking import dealt_tags
 from mpc.plan.plan import Security
 from mpc.prg import Seed
 from parties.client.running.coordinated import CoordinatedSession
+from parties.party.coordinating import Ended
 from parties.party.services import PartyService
 from parties.pb import party_pb2
 from parties.pb.party_pb2 import Manifest
 from parties.pb.provider_pb2 import DealRequest, SessionTerms
 from parties.provider.sessions import ProviderSession
 from tests.support.effort import patient
-from tests.support.parties import InProcess, data, tiny_answer
+from tests.support.parties import InProcess, altered, data, tiny_answer
 
 BATCH, CHEATER = 2, 1
 Seeds = Any
@@ -53,11 +54,12 @@ class Again(PartyService):
         Again.submitted.append(request.header.run)
         return super().SubmitWhole(request, context)
 
-    def Result(self, request: party_pb2.ResultRequest, context: Any) -> Iterator[party_pb2.ResultPart]:
-        for part in super().Result(request, context):
+    def result(self, request: party_pb2.ResultRequest, context: Any) -> Ended:
+        def alter(part: party_pb2.ResultPart) -> None:
             if Again.at == "output" and part.WhichOneof("part") == "header":
                 Again.replace(request.run, part.header.manifest, part.header.outputs)
-            yield part
+
+        return altered(super().result(request, context), alter)
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,10 @@ import pytest
 from mpc.errors import IntegrityError, MpcError, PeerError
 from mpc.fixedpoint import decode, encode
 from parties.client.running.coordinated import CoordinatedSession
+from parties.party.coordinating import Ended
 from parties.party.services import PartyService
 from parties.pb import party_pb2
-from tests.support.parties import InProcess, data, tiny_answer
+from tests.support.parties import InProcess, altered, data, tiny_answer
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -40,11 +41,12 @@ class Lying(PartyService):
             Lying.masks(reply, request.run)
         return reply
 
-    def Result(self, request: party_pb2.ResultRequest, context: Any) -> Iterator[party_pb2.ResultPart]:
-        for part in super().Result(request, context):
+    def result(self, request: party_pb2.ResultRequest, context: Any) -> Ended:
+        def alter(part: party_pb2.ResultPart) -> None:
             if Lying.part:
                 Lying.part(part)
-            yield part
+
+        return altered(super().result(request, context), alter)
 
 
 @pytest.fixture(scope="module", params=[0, 1], ids=["party-0 lies", "party-1 lies"])
@@ -213,9 +215,9 @@ def test_a_changed_masked_output_is_not_believed(cluster: InProcess, lie: Callab
 
 def test_a_party_that_sends_values_nobody_asked_for(tmp_path: Path) -> None:
     class Pushing(PartyService):
-        def Result(self, request: party_pb2.ResultRequest, context: Any) -> Iterator[party_pb2.ResultPart]:
+        def result(self, request: party_pb2.ResultRequest, context: Any) -> Ended:
             request.values = True
-            yield from super().Result(request, context)
+            return super().result(request, context)
 
     with InProcess(tmp_path, 2, services={1: Pushing}) as cluster:
         with pytest.raises(PeerError, match="more output") as caught:

@@ -50,6 +50,7 @@ from parties.config.models import (
 from parties.local.ports import Ports
 from parties.party.collecting.service import CollectService
 from parties.party.consent.service import ConsentService
+from parties.party.coordinating import Ended
 from parties.party.desks import PartyDesks
 from parties.party.ledger.sessions import Ledger
 from parties.party.ledger.states import RunState
@@ -493,6 +494,18 @@ class Caller:
             return reply if hasattr(reply, "DESCRIPTOR") else list(reply)
         except grpc.RpcError as error:
             raise from_rpc(error, self.name, self.address) from None
+
+
+def altered(parts: Ended, alter: Callable[[party_pb2.ResultPart], None]) -> Ended:
+    """What a party answers to whoever waits for a result, each part changed before it leaves."""
+    while True:
+        try:
+            part = next(parts)
+        except StopIteration as end:
+            noted: Callable[[], None] = end.value
+            return noted
+        alter(part)
+        yield part
 
 
 class Dealer(Caller):
