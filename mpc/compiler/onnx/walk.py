@@ -36,7 +36,8 @@ from mpc.compiler.operators.labels import as_number
 from mpc.compiler.operators.maxima import noted
 from mpc.compiler.operators.missing import marked, ways
 from mpc.compiler.operators.registry import READ_LABELS
-from mpc.compiler.operators.rowwise import Rowwise, note
+from mpc.compiler.operators.rowwise import note
+from mpc.compiler.operators.rowwise_values import Rowwise
 from mpc.compiler.operators.sequences import READERS
 from mpc.errors import ModelError
 
