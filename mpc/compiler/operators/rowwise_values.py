@@ -1,4 +1,4 @@
-"""What is known of public whole numbers that differ from row to row; see `rowwise`."""
+"""Values that differ from row to row of the open batch, public whole numbers all; see `rowwise`."""
 
 from __future__ import annotations
 
