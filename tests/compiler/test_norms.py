@@ -315,3 +315,32 @@ def test_a_norm_that_is_repeated_along_more_than_x_repeats_x(tmp_path: Path, nor
         constants["axis"] = np.array([1])
     x = np.random.default_rng(3).uniform(-1, 1, (6, 1, 4)).astype(np.float32)
     assert_agrees(save_model(tmp_path, nodes, constants, ("batch", 1, 4)), {"x": x}, {"x": (-1.0, 1.0)}, tolerance=1e-3)
+
+
+@pytest.mark.parametrize("quotient", ["Div", "Reciprocal", "Pow"])
+def test_layers_that_are_normalised_without_an_epsilon_keep_their_digits(tmp_path: Path, quotient: str) -> None:
+    """PyTorch's exporter drops an epsilon of 1e-12: an element over its row's deviation was taken for a large one, and
+    each layer made the next one's deviation less precise, until answers were off by a sixth of their size."""
+    rng, width, nodes = np.random.default_rng(11), 16, []
+    constants = {"two": np.float32(2.0), "power": np.float32(-0.5), "last": np.array([-1])}
+
+    def add(operator: str, *reads: str) -> str:
+        name = f"t{len(nodes)}"
+        nodes.append(node(operator, list(reads), [name], name))
+        return name
+
+    x = "x"
+    for layer in range(4):
+        constants[f"w{layer}"] = (rng.standard_normal((width, width)) / 4).astype(np.float32)
+        apart = add("Sub", x, add("ReduceMean", x, "last"))
+        square = add("ReduceMean", add("Pow", apart, "two"), "last")
+        if quotient == "Div":
+            normal = add("Div", apart, add("Sqrt", square))
+        else:
+            over = add("Pow", square, "power") if quotient == "Pow" else add("Reciprocal", add("Sqrt", square))
+            normal = add("Mul", apart, over)
+        x = add("Add", normal, add("MatMul", normal, f"w{layer}"))
+    nodes[-1].output[0] = "y"
+    given = np.random.default_rng(12).uniform(-4, 4, (6, width)).astype(np.float32)
+    path = save_model(tmp_path, nodes, constants, ("batch", width), opset=18)
+    assert assert_agrees(path, {"x": given}, {"x": (-4.0, 4.0)}).errors["y"] < 2e-4

@@ -17,6 +17,8 @@ from mpc.compiler.operators.facts import Above, Mean, More, OnePlusExp, OverRoot
 
 LEAST_NORM = 2.0**-12
 """Norms count as that if they are smaller: nothing is divided by zero."""
+_EPSILON = 1e-12
+"""Stands for the epsilon of a normalisation that has none: PyTorch's exporter takes one as small as this for 0."""
 _LITTLE = 1 / 64
 """Take a constant for what keeps a divisor from 0 only up to this."""
 
@@ -77,14 +79,18 @@ def inverse(state: Context, x: str, out: str | None = None) -> str:
 
 
 def scaled(state: Context, x: str, over: str, out: str) -> bool:
-    """Return x times one over the root of its own mean square; False if it is another product."""
+    """Return x times one over the root of its own mean square, also without epsilon; False if it is another product."""
     root = state.facts.get(over)
     above = state.facts.get(root.of) if isinstance(root, OverRoot) else None
-    if not isinstance(above, Above) or above.of.of != Square(x):
+    mean = above.of if isinstance(above, Above) else above
+    if not isinstance(root, OverRoot) or not isinstance(mean, Mean) or mean.of != Square(x):
         return False
-    if state.shapes[over] != _kept(state, x, above.of.axes):
+    if state.shapes[over] != _kept(state, x, mean.axes):
         return False
-    most = math.sqrt(state.count(x, above.of.axes))
+    if mean is above:  # then 0 / 0, which is no number, is 0
+        more = state.sum((root.of,), (1.0,), constant=_EPSILON, known=(_EPSILON, math.inf))
+        over = state.function("rsqrt", more, known=(0.0, _EPSILON**-0.5))
+    most = math.sqrt(state.count(x, mean.axes))
     state.multiply(x, over, out, known=(-most, most))
     return True
 
