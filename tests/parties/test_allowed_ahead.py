@@ -154,6 +154,45 @@ def test_security_17_a_power_failure_loses_no_row_that_a_client_was_given_the_he
             cluster.ledgers[0].advance(id, number, RunState.BURNT)
 
 
+def test_security_17_a_power_failure_loses_no_row_that_a_client_was_shown(
+    cluster: InProcess, compiled: Compiled, connections: dict[Path, sqlite3.Connection]
+) -> None:
+    folder = cluster.nodes[0].config.data_dir
+    synced = Synced(folder, connections[folder])
+    client = cluster.client()
+    session = Session(client, compiled)
+    for _ in range(3):
+        run(session)
+    shown = auditing.check_chains(client.clients, {}, 30)
+    assert [row["run"] for row in shown[0].rows if row["kind"] == "reveal"] == [1, 2, 3]
+    fail = synced.end()
+    cluster.crash(0)
+    connections.clear()
+    fail()
+    cluster.revive(0)
+    heads = {each.party: each.head for each in shown}
+    assert [each.fault for each in auditing.check_chains(client.clients, heads, 30)] == [None, None]
+
+
+def test_a_head_that_a_client_keeps_does_not_go_back_to_where_its_session_was_burnt(
+    cluster: InProcess, compiled: Compiled
+) -> None:
+    folders = [node.config.data_dir for node in cluster.nodes]
+    client = cluster.client()
+    with Session(client, compiled) as first:
+        for _ in range(4):  # the last one burns four
+            run(first)
+        with Session(client, compiled) as second:
+            run(second)
+        run(first)
+        heads = client.heads.known()
+    for folder, head in zip(folders, heads.values(), strict=True):
+        with closing(sqlite3.connect(folder / "ledger.sqlite")) as reader:
+            query = "SELECT row FROM audit WHERE number > (SELECT number FROM audit WHERE head = ?)"
+            behind = [json.loads(row)["kind"] for (row,) in reader.execute(query, (head,))]
+        assert {*behind} <= {"reveal"}, "a ledger put back to before the second session would not be seen"
+
+
 def test_where_an_approval_is_used_up_nothing_is_allowed_ahead_and_each_run_waits_for_the_disk(
     cluster: InProcess,
     compiled: Compiled,

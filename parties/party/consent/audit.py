@@ -10,6 +10,7 @@ from typing import Any
 
 from parties.agreed.audit import NONCE_BYTES, START, follow, row_digest
 from parties.agreed.signed import dump
+from parties.party.ledger.schema import head_of
 
 Draw = Callable[[int], bytes]
 PUT, KEEP, GRANT, BUDGET, REVOKE, REQUEST, DECISION, OPEN, ALLOW, REVEAL, CHARGE, REMOVE = (
@@ -58,12 +59,6 @@ def append(
     head = follow(head_of(database), found)
     database.execute("INSERT INTO audit (head, digest, row) VALUES (?, ?, ?)", (head, found, row))
     return head
-
-
-def head_of(database: sqlite3.Connection) -> bytes:
-    """Return the head of the chain."""
-    last = database.execute("SELECT head FROM audit ORDER BY number DESC LIMIT 1").fetchone()
-    return START if last is None else bytes(last[0])
 
 
 def number_of(database: sqlite3.Connection, head: bytes) -> int | None:

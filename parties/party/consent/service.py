@@ -66,8 +66,7 @@ class ConsentService(consent_pb2_grpc.ConsentServicer):
             said = consent.set_budget(from_message(request.budget), client, shown)
         else:
             raise InputError("that is no word of an owner's that this party knows")
-        with consent.ledger.reading() as database:
-            return consent_pb2.SayReply(id=said, head=audit.head_of(database))
+        return consent_pb2.SayReply(id=said, head=consent.ledger.head)
 
     def Grants(
         self, request: consent_pb2.GrantsRequest, context: grpc.ServicerContext
@@ -112,18 +111,24 @@ class ConsentService(consent_pb2_grpc.ConsentServicer):
         )
 
     def Audit(self, request: consent_pb2.AuditRequest, context: grpc.ServicerContext) -> Iterator[consent_pb2.AuditRow]:
-        """Send rows of the audit chain behind a head; to the operator all of them, to others what is about them."""
-        client = caller(context)
+        """Send rows of the audit chain behind a head; to the operator all of them, to others what is about them.
+
+        Whoever keeps a head of them is to find it again behind a power failure: what is sent is on the disk.
+        """
+        client, ledger = caller(context), self._consent.ledger
+        ledger.settle()
+        newest = ledger.head
         reader = None if client == self._node.config.name else client
-        with self._consent.ledger.reading() as database:
+        with ledger.reading() as database:
             after = audit.number_of(database, request.after) if request.after else min(request.number, _LARGEST_NUMBER)
+            last = audit.number_of(database, newest) or 0
             if after is None:
                 raise SessionError(
                     "this party's audit chain has no such head",
                     cause="its ledger was put back from a backup, or the head is another party's",
                     remedy="compare with what the other parties say; its operator knows whether a ledger was put back",
                 )
-            found = list(audit.entries(database, after, reader))
+            found = [each for each in audit.entries(database, after, reader) if each.number <= last]
         for each in found:
             yield consent_pb2.AuditRow(number=each.number, head=each.head, digest=each.digest, row=each.row)
 

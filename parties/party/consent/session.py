@@ -38,7 +38,7 @@ class SessionConsent:
         self._session = asked.terms.session_id.hex()
         owners = {part.owner for part in asked.parts}
         self._about = {asked.coordinator, *plan.owners, *plan.recipients, *owners}
-        self._allowed: dict[int, bytes] = {}
+        self._allowed: set[int] = set()
 
     def opened(self, database: sqlite3.Connection) -> None:
         """Note that the session is opened, in the transaction that opens it."""
@@ -53,19 +53,18 @@ class SessionConsent:
         Where answers cost nobody anything, that write has a row of the audit chain too, which says that these runs may
         be told: what `reveal` writes of each of them waits for no disk then.
         """
-        heads: list[bytes] = []
+        window = range(run, run + following + 1)
+        allowed: list[int] = []
 
         def allow(database: sqlite3.Connection) -> bool:
-            facts = {"session": self._session, "run": run, "through": run + following}
+            facts = {"session": self._session, "run": run, "through": window[-1]}
             plan, recipients = self.asked.terms.plan_digest.hex(), sorted(self.asked.plan.recipients)
-            heads.append(
-                self._consent.note(database, audit.ALLOW, self._about, **facts, plan=plan, recipients=recipients)
-            )
+            self._consent.note(database, audit.ALLOW, self._about, **facts, plan=plan, recipients=recipients)
+            allowed.extend(window)
             return False
 
         ledger.advance(self.asked.terms.session_id, run, RunState.BURNT, allow if self._is_free else None, following)
-        for head in heads:  # none where the run was burnt with one before it
-            self._allowed.update(dict.fromkeys(range(run, run + following + 1), head))
+        self._allowed.update(allowed)  # none where the run was burnt with one before it
 
     @property
     def _is_free(self) -> bool:
@@ -84,32 +83,30 @@ class SessionConsent:
             also: done in the same transaction, given what is allowed.
 
         Returns:
-            The head of the audit chain behind a row that is on the disk and names the run.
+            The newest head of the audit chain that is on the disk; it stands behind a row that names the run.
 
         Raises:
             PolicyError: it may not: nothing is written, and nothing may leave.
         """
-        head = b""
         house = self._consent.house() if self.asked.parts else None
         operator = self._consent.operator
         request = operator.needed(self.asked)
-        allowed_ahead = self._allowed.pop(run, None)
-        is_named = allowed_ahead is not None and house is None and request is None and also is _nothing
+        is_named = run in self._allowed and house is None and request is None and also is _nothing
 
         def spend(database: sqlite3.Connection) -> bool:
-            nonlocal head
             used = operator.spend(database, self.asked, request)
             allowed = [] if house is None else require(decide(database, self.asked, house, batch))
             charges = [] if house is None else self._spend(database, house, run, allowed)
             recipients = sorted(self.asked.plan.recipients)
             facts = {"session": self._session, "run": run, "plan": self.asked.terms.plan_digest.hex()}
             approval = {"request": request} if used else {}
-            head = self._consent.note(database, audit.REVEAL, self._about, **facts, recipients=recipients, **approval)
+            self._consent.note(database, audit.REVEAL, self._about, **facts, recipients=recipients, **approval)
             also(database, allowed)
             return used or bool(charges)
 
         ledger.advance(self.asked.terms.session_id, run, RunState.REVEALED, spend, is_named=is_named)
-        return allowed_ahead if allowed_ahead is not None and is_named else head
+        self._allowed.discard(run)
+        return ledger.head
 
     def _spend(self, database: sqlite3.Connection, house: House, run: int, allowed: Sequence[Allowed]) -> list[Charge]:
         charges = [self._charge(run, each) for each in allowed if each.mechanism != OWN]

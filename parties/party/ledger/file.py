@@ -27,11 +27,12 @@ from pathlib import Path
 from typing import Self
 
 from mpc.errors import LocalProtocolError
+from parties.agreed.audit import START
 from parties.database import transaction
 from parties.disk import private_folder, write_atomic
 from parties.entropy import token
 from parties.party.ledger.epoch import EPOCH, Epoch, failing, read_epoch, restored
-from parties.party.ledger.schema import DATABASE, bring_forward, connect, is_empty
+from parties.party.ledger.schema import DATABASE, bring_forward, connect, head_of, is_empty
 from parties.process import lock
 from parties.telemetry import logger
 
@@ -58,6 +59,8 @@ class LedgerFile(ABC):
         self._closed = False
         self._epoch = Epoch("", 0)
         self._beside: Epoch | None = None
+        self._settled = True
+        self._head = START
 
     @classmethod
     def open(cls, data_dir: Path, clock: Callable[[], float] = time.time) -> Self:
@@ -82,6 +85,19 @@ class LedgerFile(ABC):
         """Write, durably, what is there already; ConfigError if the disk does not take it."""
         with self._writing(durable=True) as database:
             database.execute("UPDATE epoch SET counter = counter")
+
+    def settle(self) -> None:
+        """Wait until all that was written is on the disk: a power failure takes nothing back then that was shown."""
+        with self._lock:
+            if self._settled:
+                return
+        self.check_writable()
+
+    @property
+    def head(self) -> bytes:
+        """The head of the audit chain behind the newest row that is on the disk for certain."""
+        with self._lock:
+            return self._head
 
     @property
     def epoch(self) -> Epoch:
@@ -154,6 +170,7 @@ class LedgerFile(ABC):
         with self._lock, _using(self._folder):
             self._require_usable()
             database, before = self._connection, self._epoch
+            changes = database.total_changes
             database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             try:
                 with transaction(database):
@@ -163,6 +180,9 @@ class LedgerFile(ABC):
                 self._failed()
                 raise
             self._written()
+            if database.total_changes != changes:  # where nothing is written the disk is not waited for
+                self._settled = durable
+                self._head = head_of(database) if durable else self._head
             if self._epoch != before:
                 self._write_beside(self._epoch)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mpc.errors import ConfigError
 from parties import database as files
+from parties.agreed.audit import START
 
 DATABASE = "ledger.sqlite"
 MIGRATIONS: tuple[files.Migration, ...] = (
@@ -132,6 +133,12 @@ def connect(path: Path) -> sqlite3.Connection:
 def is_empty(database: sqlite3.Connection) -> bool:
     """Say whether nothing was ever written to the file."""
     return database.execute("SELECT 1 FROM sqlite_master").fetchone() is None
+
+
+def head_of(database: sqlite3.Connection) -> bytes:
+    """Return the head of the audit chain."""
+    last = database.execute("SELECT head FROM audit ORDER BY number DESC LIMIT 1").fetchone()
+    return START if last is None else bytes(last[0])
 
 
 def bring_forward(database: sqlite3.Connection, folder: Path) -> None:
