@@ -29,6 +29,7 @@ def outline(data: bytes) -> dict[str, Any]:
         raise _malformed(error) from None
     if not isinstance(content, dict) or not isinstance(content.get("gates"), list):
         raise PlanError("these bytes are not a plan", remedy="make one with 'mpc compile'")
+    require_few(len(content["gates"]), 0)  # before each of them is looked at
     require_few(len(content["gates"]), sum(map(_reads, content["gates"])))
     return content
 

@@ -1156,10 +1156,11 @@ def test_reads_of_all_gates_together_have_a_bound() -> None:
         assert caught.value.remedy
 
 
-def test_gates_have_a_bound_that_is_asked_before_one_of_them_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gates_have_a_bound_that_is_asked_before_one_of_them_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     content, made = json.loads(network().canonical), list[object]()
     content["gates"] *= 4001
     monkeypatch.setattr(parse, "gate_of", made.append)
+    monkeypatch.setattr(parse, "_reads", made.append)
     with pytest.raises(PlanError, match="20,005 gates, where 20,000 are possible"):
         parse_plan(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
     assert made == []
