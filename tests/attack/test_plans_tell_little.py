@@ -244,6 +244,21 @@ def test_security_36_a_bias_of_zeros_does_not_show(name: str, tmp_path: Path) ->
         assert len(plans) == 1, f"whether {tensor} is zero shows in the plan"
 
 
+@pytest.mark.parametrize(("little", "reach"), [(1e-7, 1e3), (1e-6, 1e5), (1e-5, 1e6)])
+def test_security_36_what_keeps_a_divisor_from_zero_does_not_show(little: float, reach: float, tmp_path: Path) -> None:
+    """A larger constant stood for it, and their difference was public: the plan told it to three digits."""
+    layers = normal(18, w=(4, 3))
+    nodes = [node("MatMul", ["x", "w"], ["h"]), node("Relu", ["h"], ["r"])]
+    nodes += [node("Add", ["r", "c"], ["more"]), node("Div", ["r", "more"], ["y"])]
+    plans = set()
+    for factor in (1.0, 1.07, 1.3, 1.45):  # within one power of two
+        path = save_model(tmp_path, nodes, layers | {"c": np.float32(little * factor)})
+        compiled = compile_model(path, (-reach, reach))
+        assert any("instead, which has digits" in note for note in compiled.notes)
+        plans.add(compiled.plan.canonical)
+    assert len(plans) == 1
+
+
 @pytest.mark.parametrize(
     ("low", "high", "wider"),
     [

@@ -67,7 +67,8 @@ def raised(state: Lowering, node: Node) -> Value | None:
     x = state.values[name]
     if not alone or x.shape != divisor.shape or not _is_little(x, by) or _has_digits(divisor, by):
         return None
-    if divisor.reals[0] < 0:
+    factor = divisor.scale / x.scale
+    if divisor.reals[0] < 0 or factor.denominator != 1:
         return None
     more_by = _ENOUGH * _unit(divisor)
     state.raised[node.writes] = more_by
@@ -75,7 +76,8 @@ def raised(state: Lowering, node: Node) -> Value | None:
         f"x / (x + {by:.3g}) is computed with {more_by:.2g} instead, which has digits: it is another one for x that is "
         f"hardly larger ({SMALLER})"
     )
-    return state.combine([divisor], [1], divisor.shape, divisor.scale, round((more_by - by) * float(divisor.scale)))
+    # c is secret, and a plan says what is added: so x is added to, and not what holds c already.
+    return state.combine([x], [factor.numerator], x.shape, divisor.scale, round(more_by * float(divisor.scale)))
 
 
 def _added(more: Node | None, name: str) -> float | None:
