@@ -91,3 +91,24 @@ def test_another_table_of_infinities_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="node 'read'.*table") as refused:
         compile_model(path, (0.0, 2.0))
     assert "-1e4" in str(refused.value.remedy)
+
+
+@pytest.mark.parametrize("fill", [-np.inf, -LARGEST, -1e4])
+@pytest.mark.parametrize("public", [True, False])
+@pytest.mark.parametrize("first", [True, False])
+def test_an_exponential_is_0_where_a_mask_hides_its_argument(
+    fill: float, public: bool, first: bool, tmp_path: Path
+) -> None:
+    """As in Mamba2's sums over segments, and in a softmax that a model spells out."""
+    nodes = [
+        node("Greater", ["x", "half"], ["above"]),
+        node("Where", ["c" if public else "above", *(["fill", "x"] if first else ["x", "fill"])], ["hidden"]),
+        node("Exp", ["hidden"], ["e"]),
+        node("Add", ["e", "x"], ["y"]),
+    ]
+    constants = {"fill": np.float32(fill), "half": np.float32(0.5), "c": np.tri(2, 4, dtype=bool)}
+    used = nodes[1:] if public else nodes
+    read = {name for each in used for name in each.input}
+    path = save_model(tmp_path, used, {name: constants[name] for name in constants if name in read}, SHAPE)
+    compiled = assert_agrees(path, X, {"x": RANGE})
+    assert compiled.errors["y"] < 1e-3

@@ -12,7 +12,19 @@ from mpc.compiler.graph.graph import HALF_STEP
 from mpc.compiler.operators import averages, deviations
 from mpc.compiler.operators.boundless import BOUNDLESS, piecewise, within
 from mpc.compiler.operators.context import Context, ModelNode, Settings
-from mpc.compiler.operators.facts import Clipped, Exp, Length, Magnitude, Marks, OnePlusExp, Root, Square, Top, Unit
+from mpc.compiler.operators.facts import (
+    Clipped,
+    Exp,
+    Length,
+    Magnitude,
+    Marks,
+    OnePlusExp,
+    Root,
+    Square,
+    Top,
+    Unit,
+    Vanishing,
+)
 from mpc.compiler.operators.masks import MASKED, cut_factor, hide
 from mpc.compiler.operators.registry import handles
 
@@ -328,6 +340,9 @@ def function(state: Context, node: ModelNode, settings: Settings) -> None:
     x, out = state.value(node.input[0]), node.output[0]
     if node.op_type == "Reciprocal":
         deviations.inverse(state, x, out)
+        return
+    if node.op_type == "Exp" and isinstance(fact := state.facts.get(x), Vanishing):
+        state.multiply(state.function("exp", x), fact.kept, out)
         return
     state.function(node.op_type.lower(), x, out, (0.0, np.inf) if node.op_type == "Sqrt" else None)
     if node.op_type in ("Exp", "Sqrt"):

@@ -75,6 +75,17 @@ class Exp:
 
 
 @dataclass(frozen=True)
+class Vanishing:
+    """A value whose exponential is 0 where a mask is: it holds 0 there, which stands for minus infinity.
+
+    Args:
+        kept: the mask, of zeros and ones.
+    """
+
+    kept: str
+
+
+@dataclass(frozen=True)
 class OnePlusExp:
     """One plus e to the power of a value."""
 
@@ -257,6 +268,7 @@ Fact = (
     | Probabilities
     | Ordered
     | Exp
+    | Vanishing
     | OnePlusExp
     | Softplus
     | Beyond

@@ -12,12 +12,14 @@ from mpc.compiler.graph.graph import HALF_STEP, MOVES
 from mpc.compiler.operators.boundless import piecewise, within
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import difference, masking, product
-from mpc.compiler.operators.facts import Beyond, Never, Softplus, Truncated
+from mpc.compiler.operators.facts import Beyond, Never, Softplus, Truncated, Vanishing
 from mpc.compiler.operators.masks import cut_off, hide, note_fill
 from mpc.compiler.operators.maxima import floored
 from mpc.compiler.operators.places import hot_of
 from mpc.compiler.operators.registry import handles
 
+_NOTHING = -1e3
+"""e to the power of this and less is 0 in every floating-point type."""
 _COMPARISONS = {
     "GreaterOrEqual": np.greater_equal,
     "LessOrEqual": np.less_equal,
@@ -167,6 +169,8 @@ def where(state: Context, node: ModelNode, settings: Settings) -> None:
     """Compute y + condition (x - y), with the constant as y if one of both is: so it is no wider than both."""
     condition, x, y = node.input[:3]
     out = node.output[0]
+    if _vanishing(state, node):
+        return
     if state.is_constant(condition):
         _chosen_publicly(state, node, state.constant(condition, "the condition").astype(bool))
         return
@@ -192,6 +196,32 @@ def where(state: Context, node: ModelNode, settings: Settings) -> None:
         state.scale(found, 1.0, state.numbers(y, "a branch"), out)
     else:
         state.sum((found, state.value(y)), (1.0, 1.0), out)
+
+
+def _vanishing(state: Context, node: ModelNode) -> bool:
+    """Put 0 where a mask puts a number whose exponential is 0, if nothing else reads it; False for other choices."""
+    condition, *branches = node.input[:3]
+    out = node.output[0]
+    if not state.readers.get(out) or not state.only_feeds(out, {"Exp"}):
+        return False
+    hidden = [each for each in branches if state.is_constant(each) and (state.constants[each] <= _NOTHING).all()]
+    if len(hidden) != 1:
+        return False
+    if state.splits and not state.told:  # a plan shows which it is
+        return False
+    [x] = [each for each in branches if each != hidden[0]]
+    fill = state.constants[hidden[0]]
+    if state.is_constant(x) or fill.size > 1 or fill.ndim > len(state.secret(x)):
+        return False
+    keeps = hidden[0] == branches[1]
+    if state.is_constant(condition):
+        mask = state.constant(condition, "the condition").astype(bool) == keeps
+        kept = state.stored(mask.astype(np.float64), mask.shape)
+    else:
+        kept = state.value(condition) if keeps else negation(state, state.value(condition))
+    state.multiply(state.value(x), kept, out)
+    state.facts[out] = Vanishing(kept)
+    return True
 
 
 def _masked(state: Context, name: str, out: str) -> str:
