@@ -31,10 +31,11 @@ PRECISE = 1e-3
 """An expected error up to this, in the model's units, is none to speak of."""
 MISTAKEN = 1e-2
 """Bounds the expected share of labels or whole numbers that rounding changes, above which a note says so."""
-_CALIBRATED = (
+CALIBRATED = (
     f"bounds rest on the samples, with a margin of {MARGIN:g}, where none is proved: "
     "data much unlike them can give a wrong answer"
 )
+"""Says that a plan's bounds are no proof."""
 _LONGEST_NAME = 200
 
 
@@ -114,7 +115,7 @@ def _bounded(
     if proved is None or error > 1:
         calibrated = lower(bounded_by(graph, samples), roles, protected)
         if proved is None or 2 * imprecision(calibrated.plan, calibrated.rough) < error:
-            return replace(calibrated, notes=[*calibrated.notes, _CALIBRATED], proved=False)
+            return replace(calibrated, notes=[*calibrated.notes, CALIBRATED], proved=False)
     return proved
 
 

@@ -7,10 +7,12 @@ are to stay private: only where all who see it are processes of the user's own i
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from mpc.compiler.compile import DEFAULT_RANGE, Compiled
+from mpc.compiler.from_graph import CALIBRATED
 from mpc.compiler.graph.calibrate import ranges_around, suited_ranges, uneven
 from mpc.compiler.graph.graph import Range
 from mpc.compiler.graph.noising import Noising
@@ -24,6 +26,10 @@ from parties.cli.display import Display
 from parties.client.compiling.cached import compile_cached
 
 Feeds = dict[str, np.ndarray]
+_ENTERED = (
+    CALIBRATED.replace("the samples", "the rows that you enter")
+    + ", and other rows can have another plan; --calibrate FILE has samples instead"
+)
 _LISTED = 8
 """Ranges of columns that a note lists."""
 
@@ -80,9 +86,10 @@ def compile_for_data(
 ) -> Compiled:
     """Compile where nobody but this user sees the plan; undeclared inputs take the default range, as everywhere.
 
-    Where this data does not fit it, bounds cannot be proved for it, or precision suffers, they take a power of two
-    around all of the input, or a range for each column, said aloud.  Columns of very different size have ranges of
-    their own from the start.
+    Where all ranges are declared the plan is theirs alone, as in every command, if it can be proved at all.
+    Where this data does not fit the default, bounds cannot be proved for it, or precision suffers, they take a power
+    of two around all of the input, or a range for each column, said aloud.  Columns of very different size have ranges
+    of their own from the start.
     """
     loaded = Loaded(load_model(model))
     names = input_names(loaded)
@@ -92,7 +99,8 @@ def compile_for_data(
     undeclared = {name: values for name, values in feeds.items() if name not in known_or_wrong and _measurable(values)}
     samples = feeds if len(feeds) == len(names) else {}
     if not undeclared:
-        return noted(display, _best(loaded, declared, [{}], roles, samples, shapes)[0])
+        compiled, _ = _best(loaded, declared, [{}], roles, samples, shapes, enough=np.inf)
+        return noted(display, _of_rows_entered(compiled))
     even = not any(map(uneven, undeclared.values()))
     fits = even and all(np.nanmax(np.abs(values)) <= DEFAULT_RANGE[1] for values in undeclared.values())
     candidates: list[dict[str, Range]] = [{}] if fits else []
@@ -100,7 +108,13 @@ def compile_for_data(
     compiled, taken = _best(loaded, declared, candidates, roles, samples, shapes)
     for name, around in taken.items():
         display.say(_told(name, around))
-    return noted(display, compiled)
+    return noted(display, _of_rows_entered(compiled))
+
+
+def _of_rows_entered(compiled: Compiled) -> Compiled:
+    """Let the note on bounds without a proof say that the samples are the rows that are entered."""
+    notes = tuple(_ENTERED if text == CALIBRATED else text for text in compiled.notes)
+    return replace(compiled, notes=notes)
 
 
 def _best(
@@ -110,10 +124,14 @@ def _best(
     roles: Roles,
     samples: Feeds,
     shapes: Shapes,
+    enough: float = 1,
 ) -> tuple[Compiled, dict[str, Range]]:
     """Return the compilation of the first ranges that are precise enough, else of the most precise, with these ranges.
 
     If none does, bounds are calibrated on the data itself, if all of it is here.
+
+    Args:
+        enough: the largest imprecision that will do; infinity takes whatever is proved.
     """
     found: list[tuple[Compiled, dict[str, Range]]] = []
     refusals: list[ModelError] = []
@@ -123,7 +141,7 @@ def _best(
         except ModelError as error:
             refusals.append(error)
             continue
-        if found[-1][0].imprecision <= 1:
+        if found[-1][0].imprecision <= enough:
             return found[-1]
     if samples and all(_measurable(values) for values in samples.values()):
         around = next((one for one in candidates if one), candidates[0])

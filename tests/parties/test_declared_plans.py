@@ -1,0 +1,45 @@
+"""Plans of commands for data at hand: declared ranges decide them, and rows only what has no proof."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mpc.compiler.compile import compile_model
+from mpc.compiler.roles import Roles
+from parties.cli.compiling import compile_for_data
+from parties.cli.display import Display
+from tests.compiler.test_calibrate import deep
+from tests.support.graphs import node, save_model
+
+
+def wide(folder: Path, metadata: dict[str, str]) -> Path:
+    """A scaler in front of a layer with a sigmoid, which is imprecise on a range of 1e8."""
+    scaled = node("Scaler", ["x"], ["s"], domain="ai.onnx.ml", offset=[13.0] * 4, scale=[1.2] * 4)
+    nodes = [scaled, node("MatMul", ["s", "w"], ["h"]), node("Sigmoid", ["h"], ["y"])]
+    return save_model(folder, nodes, {"w": np.full((4, 2), 0.3, np.float32)}, metadata=metadata)
+
+
+@pytest.mark.parametrize("by_model", [False, True])
+def test_rows_do_not_replace_bounds_that_are_proved(
+    by_model: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run takes the plan that was inspected and dealt ahead for, however few digits its ranges leave."""
+    path = wide(tmp_path, {"mpc.range.x": "0:1e8"} if by_model else {})
+    declared = {} if by_model else {"x": (0.0, 1e8)}
+    inspected = compile_model(path, declared)
+    assert inspected.imprecision > 1
+    rows = np.random.default_rng(1).uniform(11, 15, (20, 4)).astype(np.float32)
+    compiled = compile_for_data(Display(), path, {"x": rows}, declared, {}, Roles())
+    assert compiled.plan.digest == inspected.plan.digest
+    said = capsys.readouterr().err
+    assert "bounds rest on" not in said and "more precise" in said
+
+
+def test_rows_bound_what_has_no_proof_and_a_note_names_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = np.clip(np.random.default_rng(3).standard_normal((40, 24)), -4, 4).astype(np.float32)
+    compile_for_data(Display(), deep(tmp_path), {"x": rows}, {"x": (-4.0, 4.0)}, {}, Roles())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "bounds rest on the rows that you enter" in said and "--calibrate" in said
