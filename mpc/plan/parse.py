@@ -30,7 +30,7 @@ def outline(data: bytes) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("gates"), list):
         raise PlanError("these bytes are not a plan", remedy="make one with 'mpc compile'")
     require_few(len(content["gates"]), 0)  # before each of them is looked at
-    require_few(len(content["gates"]), sum(map(_reads, content["gates"])))
+    require_few(len(content["gates"]), sum(map(reads_of, content["gates"])))
     return content
 
 
@@ -59,7 +59,7 @@ def _malformed(error: Exception) -> PlanError:
     return PlanError(f"the plan is malformed: {_first_line(error)}", remedy=COMPILE_ANEW)
 
 
-def _reads(entry: Any) -> int:
+def reads_of(entry: Any) -> int:
     """Count the wires that an entry says its gate reads."""
     kind = GATES.get(str(entry.get("kind"))) if isinstance(entry, dict) else None
     named = [] if kind is None else [entry.get(operand) for operand in kind.operands]

@@ -41,11 +41,12 @@ def honest(cluster: InProcess) -> Iterator[None]:
 
 @pytest.fixture
 def shown(cluster: InProcess) -> Iterator[list[tuple[str, Frame]]]:
-    """Every frame between the first two parties."""
+    """Every frame between the first two parties, from the first greeting on: a session before may still say its end."""
     frames: list[tuple[str, Frame]] = []
 
     def watch(sender: str, number: int, frame: Frame) -> list[Frame]:
-        frames.append((sender, frame))
+        if frames or frame.HasField("hello"):
+            frames.append((sender, frame))
         return [frame]
 
     cluster.middles[0].tamper = watch

@@ -249,6 +249,7 @@ def test_words_of_every_kind_are_asked_for_in_windows(monkeypatch: pytest.Monkey
         return SparseTags(found.shape, found.width, found.at, some, 0)  # nobody asks for all of them
 
     monkeypatch.setattr(tags, "WINDOW", window)
+    monkeypatch.setattr(tags.cores, "threads", lambda: 1)  # else each thread asks for its part of a window
     monkeypatch.setattr(audit.TagReading, "take_bits", noted)
     make_world(plan, {}, 2, checked=True).run({"x": RNG.integers(-999, 999, (rows, 4))}, rows)
     shape = Comparison(21, 5)

@@ -1160,13 +1160,13 @@ def test_gates_have_a_bound_that_is_asked_before_one_of_them_is_looked_at(monkey
     content, made = json.loads(network().canonical), list[object]()
     content["gates"] *= 4001
     monkeypatch.setattr(parse, "gate_of", made.append)
-    monkeypatch.setattr(parse, "_reads", made.append)
+    monkeypatch.setattr(parse, "reads_of", made.append)
     with pytest.raises(PlanError, match="20,005 gates, where 20,000 are possible"):
         parse_plan(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
     assert made == []
 
 
-def test_twice_as_many_reads_take_twice_as_many_calls() -> None:
+def test_twice_as_manyreads_of_take_twice_as_many_calls() -> None:
     """Counted, not timed: functions of this project that are called while a plan is parsed."""
     few, many = (calls_of(joins(count, 256).canonical) for count in (20, 40))
     assert few / 2 < many - few < 1.2 * few
