@@ -1166,7 +1166,7 @@ def test_gates_have_a_bound_that_is_asked_before_one_of_them_is_looked_at(monkey
     assert made == []
 
 
-def test_twice_as_manyreads_of_take_twice_as_many_calls() -> None:
+def test_twice_as_many_reads_take_twice_as_many_calls() -> None:
     """Counted, not timed: functions of this project that are called while a plan is parsed."""
     few, many = (calls_of(joins(count, 256).canonical) for count in (20, 40))
     assert few / 2 < many - few < 1.2 * few
