@@ -23,6 +23,7 @@ from parties.local.layout import in_folder
 from parties.pb import party_pb2, party_pb2_grpc, provider_pb2_grpc
 from parties.process.watch import WARN_DAYS
 from parties.trust.identity import Identity
+from parties.wire.dialling import NOT_RUNNING
 from parties.wire.direct import DIRECT
 from parties.wire.probe import probe
 from parties.wire.status import from_rpc
@@ -89,7 +90,7 @@ def examine(config: ClusterConfig, where: str = "") -> Iterator[Finding]:
 def _examine_process(config: ClusterConfig, identity: Identity, peer: Peer, role: str, where: str) -> Iterator[Finding]:
     reach = probe(identity, peer.name, peer.address, config.deadlines.connect)
     if not reach.reachable:
-        fix = f"start it: mpc {role} serve --config ... (locally: mpc down{where}, then mpc up{where})"
+        fix = f"start it: mpc {role} serve --config ... (locally: mpc up{where} --detach)"
         yield Finding(peer.name, False, f"{peer.address}: {reach.problem}", fix)
         return
     yield Finding(peer.name, True, f"{peer.address}, round trip {seconds(reach.round_trip_seconds)}")
@@ -113,13 +114,18 @@ def _examine_process(config: ClusterConfig, identity: Identity, peer: Peer, role
         )
         yield _stock(peer.name, reply)
     for other in reply.peers:
-        fix = (
-            "" if other.reachable else f"open the way from {peer.name} to {other.name}; check the address in its config"
-        )
+        fix = "" if other.reachable else _way(peer.name, other, where)
         found = seconds(other.round_trip_seconds) if other.reachable else other.problem
         yield Finding(f"{peer.name} -> {other.name}", other.reachable, found, fix)
         if other.rounds:
             yield _rounds(peer.name, other)
+
+
+def _way(name: str, other: party_pb2.Reach, where: str) -> str:
+    """Say what helps a process that cannot reach another."""
+    if NOT_RUNNING in other.problem:
+        return f"start {other.name} (locally: mpc up{where} --detach), or correct its address in the config of {name}"
+    return f"open the way from {name} to {other.name}; check the address in its config"
 
 
 def _rounds(name: str, other: party_pb2.Reach) -> Finding:

@@ -21,12 +21,17 @@ from parties.config.models import Security
 from parties.local.launcher import MemberStatus, revive, start, status, stop
 from parties.local.layout import LocalLayout, in_folder, is_left_in_part
 
+_PARTIES = 3
 _POLL = 0.5
 _COLUMNS = ("name", "role", "state", "pid", "address", "up")
 
 
 @click.command()
-@click.option("--parties", default=3, show_default=True, type=click.IntRange(2), help="How many.")
+@click.option(
+    "--parties",
+    type=click.IntRange(2),
+    help="How many. Default: with --detach as many as the folder's cluster has, if there is one; else 3.",
+)
 @click.option("--detach", is_flag=True, help="Return once they serve; 'mpc down' stops them.")
 @click.option(
     "--client",
@@ -41,7 +46,7 @@ _COLUMNS = ("name", "role", "state", "pid", "address", "up")
 @click.pass_obj
 def up(
     display: Display,
-    parties: int,
+    parties: int | None,
     detach: bool,
     clients: tuple[str, ...],
     port: int | None,
@@ -54,6 +59,7 @@ def up(
     With --security active the parties take no sessions whose runs are not checked, until it is passive again.
     Of a detached cluster in which a process has ended, --detach starts that one again, and leaves the others alone.
     """
+    parties = parties or _usual(folder, detach)
     if detach and not (clients or port or security) and _revived(display, folder, parties):
         return
     layout = LocalLayout.create(folder, parties, port, clients=clients, security=security)
@@ -72,6 +78,12 @@ def up(
     finally:
         stop(layout)
         display.say("stopped")
+
+
+def _usual(folder: Path, detach: bool) -> int:
+    """Return how many parties there are where nobody says it."""
+    there = detach and (folder / "cluster.toml").exists()
+    return len(LocalLayout.open(folder).members) - 1 if there else _PARTIES
 
 
 def _revived(display: Display, folder: Path, parties: int) -> bool:

@@ -24,6 +24,8 @@ from mpc.errors import PeerError
 from parties.addresses import Endpoint
 from parties.trust.identity import Identity
 
+NOT_RUNNING = "it is not running"
+"""Said of a process where its port is closed."""
 _DER = 2
 """Of `_ssl`: how Python 3.11 and 3.12 are told which encoding is wanted."""
 _SHORTEST = 0.2  # seconds that a step of dialling is given at least
@@ -187,8 +189,8 @@ def _is_here(address: str) -> bool:
 def _unanswered(name: str, address: str, last: OSError | None) -> PeerError:
     """Make the error for a name none of whose addresses took a connection."""
     if isinstance(last, ConnectionRefusedError):
-        cause = "the machine is there, but nobody listens on that port: it is not running"
-        local = " (in a cluster of mpc up: mpc down, then mpc up with as many --parties)" if _is_here(address) else ""
+        cause = f"the machine is there, but nobody listens on that port: {NOT_RUNNING}"
+        local = " (in a cluster of mpc up: mpc up --detach)" if _is_here(address) else ""
         return _unreachable(name, address, cause, f"start {name} again{local}, or correct its address in the config")
     if isinstance(last, TimeoutError):
         cause = "no answer at all: the machine is down, or a firewall drops the packets"

@@ -242,7 +242,9 @@ def test_a_party_killed_in_a_session(folder: Path) -> None:
     ill = mpc_here("doctor", folder=folder)
     line = next(line for line in ill.stdout.splitlines() if line.startswith("BAD") and " party-1 " in line)
     assert ill.returncode == 6 and "fix:" in line
-    assert any("party-0 -> party-1" in line and "BAD" in line for line in ill.stdout.splitlines())
+    assert "mpc up --detach" in line
+    way = next(line for line in ill.stdout.splitlines() if "party-0 -> party-1" in line)
+    assert way.startswith("BAD") and "fix: start party-1" in way and "open the way" not in way
     states = {m["name"]: m["state"] for m in json.loads(mpc_here("ps", "--json", folder=folder).stdout)["members"]}
     assert states["party-1"] == "died" and states["party-0"] == "serving"
     before = pids(folder)

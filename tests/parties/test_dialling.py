@@ -387,7 +387,7 @@ def test_causes(root: Issuer, client: Identity, tmp_path: Path) -> None:
     """Each fault by its own name."""
     assert "does not resolve" in (failure(client, "no-such-host.invalid:7101").cause or "")
     dead = failure(client, f"127.0.0.1:{free_ports(1)[0]}")
-    assert "nobody listens on that port" in (dead.cause or "") and "mpc down, then mpc up" in (dead.remedy or "")
+    assert "nobody listens on that port" in (dead.cause or "") and "mpc up --detach" in (dead.remedy or "")
     with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as address:
         assert "does not speak TLS" in (failure(client, address).cause or "")
     with answering(b"") as address:
