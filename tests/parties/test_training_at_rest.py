@@ -22,6 +22,7 @@ from parties.client.running.prepared import Prepared
 from parties.client.session import Session
 from parties.client.training.rows import read_rows
 from parties.client.training.stretches import Course, course
+from parties.client.training.training_list import Listed, read_list
 from parties.party.stored import StoredRows
 from tests.support.parties import COORDINATOR, InProcess
 from tests.support.training import on_reals, perceptron
@@ -279,6 +280,36 @@ def test_states_begin_with_themselves_of_one_session(chain: Chain) -> None:
 
 class Cut(Exception):
     """Whoever coordinates is gone."""
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_stretch_in_which_no_loss_is_due_tells_none(pair: InProcess, cluster: Cluster, stored: bool) -> None:
+    """Of 2, 2 and 1 steps the second stretch tells the loss, of step 3; the training goes on, and its list is read."""
+    x, y = rows(44)
+    made, read = trainer(cluster), (x, y)
+    if stored:
+        ds = put(cluster, x, y)
+        read = (ds["x"], ds["y"])
+    options: dict[str, Any] = {"seed": 5, "checkpoint_every": 2, "release": {"loss": 3}}
+
+    def die(done: int, steps: int) -> None:
+        if done == 3:
+            raise Cut
+
+    with pytest.raises(Cut):
+        made.fit(*read, **options, progress=die)
+    seen: list[int] = []
+    model = made.resume(*read, **options, progress=lambda done, steps: seen.append(done))
+    assert seen == [3, 4, 5] and [*made.losses] == [3]
+    assert off(made, model.release(), wanted(made, x, y, 5, 5, stored)) < NEAR
+    if stored:
+        stretches = read_list(made.training_list(*read, **options).content).granted()
+        assert [*map(tells_loss, stretches)] == [[], [1], []]
+
+
+def tells_loss(each: Listed) -> list[int]:
+    """The runs of a stretch, and some after it, in which the loss is told."""
+    return [run for run in range(1, 12) if "loss" in each.plan.part(run)[1]]
 
 
 @pytest.mark.parametrize("stored", [True, False])

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from mpc.compiler.training.resumed import goes_on
+from mpc.compiler.training.losses import LOSS
+from mpc.compiler.training.resumed import goes_on, untold
 from mpc.compiler.training.train import Training
 from mpc.errors import InputError, UsageError
 from mpc.plan.plan import Plan
@@ -23,7 +24,7 @@ from parties.client.channels import Parties
 from parties.client.running.prepared import Prepared
 from parties.client.session import Session
 from parties.client.training.rows import Rows, data_bindings
-from parties.client.training.telling import left_its_range, told
+from parties.client.training.telling import left_its_range, silent, told
 from parties.client.training.training_list import Listed, listed
 
 MOST_STRETCHES = 250
@@ -159,6 +160,8 @@ def course(
     following = goes_on(training.plan, name.partition("/")[0]) if every is not None and steps > every else None
     while after < steps:
         base, length = (following if after and following else training.plan), min(every or steps, steps - after)
+        if silent(training, length, tells[0], after):
+            base = untold(base, LOSS)
         said = told(training, length, *tells, after)
         order = {"rows": training.batch, "seed": f"{seed:064x}"} if rows else {}
         behind = {"after": after, "previous": plans[-1].digest.hex()} if plans else {}

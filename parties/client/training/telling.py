@@ -43,6 +43,16 @@ def tells(release: int | None, check: int | None) -> tuple[str, ...]:
     return tuple(name for name, every in ((LOSS, release), (BEYOND, check)) if every is not None)
 
 
+def silent(training: Training, steps: int, release: int | None, after: int = 0) -> bool:
+    """Do steps compute the loss, though no run of a session tells it?  Then the session needs a step without it.
+
+    Args:
+        steps, after: as in `told`.
+    """
+    computed = LOSS in {out.name for out in training.plan.outputs}
+    return computed and release is not None and release - after % release > steps
+
+
 def told(training: Training, steps: int, release: int | None, check: int | None, after: int = 0) -> tuple[Told, ...]:
     """Say in which runs of a session what is told: all is kept in the last, where ranges are checked in any case.
 
@@ -52,7 +62,7 @@ def told(training: Training, steps: int, release: int | None, check: int | None,
     """
     found = [Told(output=out, first=steps) for out in (*training.keeps.values(), *training.moves.values())]
     names = {out.name for out in training.plan.outputs}
-    if release is not None and LOSS in names:
+    if release is not None and LOSS in names and not silent(training, steps, release, after):
         found.append(Told(output=LOSS, first=release - after % release, every=release, last=steps))
     if check is not None:
         found.append(Told(output=BEYOND, first=(steps - 1) % check + 1, every=check, last=steps))
