@@ -149,7 +149,7 @@ def test_hints_name_the_folder_of_the_cluster_that_was_asked_for(tmp_path: Path,
             with pytest.raises(ConfigError, match=re.escape(f"stop it: mpc down{named}")):
                 LocalLayout.create(folder, 2)
     found = mpc_here("doctor", *where, folder=tmp_path, **environ)
-    assert found.returncode == 6 and f"(locally: mpc down{named}, then mpc up{named})" in found.stdout
+    assert found.returncode == 6 and f"(locally: mpc up{named} --detach)" in found.stdout
 
 
 def test_inspect_says_that_a_run_may_take_another_range(tmp_path: Path) -> None:
