@@ -9,11 +9,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from onnx import helper
 
-from mpc.compiler.compile import Compiled, compile_model
+from mpc.compiler.compile import Compiled
 from mpc.errors import MpcError
 from parties import Session
 from parties.client.consent import auditing
@@ -21,18 +19,13 @@ from parties.party.consent.operator import Operator
 from parties.party.ledger.schema import connect
 from parties.party.ledger.states import RunState
 from parties.party.run import Run
-from tests.support.graphs import save_model
+from tests.support.layer import compile_layer, run
 from tests.support.parties import InProcess, id_of
-
-X = np.array([[0.5, -0.25, 1.0]], np.float32)
-WEIGHT = np.array([[0.5, -1.0], [0.25, 1.5], [0.75, 0.5]], np.float32)
 
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
-    nodes = [helper.make_node("MatMul", ["x", "w"], ["d"]), helper.make_node("Relu", ["d"], ["y"])]
-    path = save_model(tmp_path_factory.mktemp("model"), nodes, {"w": WEIGHT}, ("batch", 3))
-    return compile_model(path, (-1.0, 1.0))
+    return compile_layer(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
@@ -47,11 +40,6 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> dict[Path, sqlite3.Connectio
 def cluster(tmp_path: Path, connections: dict[Path, sqlite3.Connection]) -> Iterator[InProcess]:
     with InProcess(tmp_path / "cluster", 2) as made:
         yield made
-
-
-def run(session: Session) -> None:
-    [y] = session.run(None, {"x": X})
-    assert np.abs(y - np.maximum(X @ WEIGHT, 0)).max() < 1e-3
 
 
 class Synced:

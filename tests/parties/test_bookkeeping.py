@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import helper
 
-from mpc.compiler.compile import Compiled, compile_model
+from mpc.compiler.compile import Compiled
 from mpc.correlations import Bundle, BundleId
 from mpc.errors import MpcError, PolicyError, SessionError
 from mpc.plan import cost
@@ -32,29 +31,19 @@ from parties.party.ledger.burning import BurntAhead
 from parties.party.ledger.states import RunState
 from parties.party.services import PartyService
 from parties.pb import party_pb2
-from tests.support.graphs import save_model
+from tests.support.layer import X, compile_layer, run
 from tests.support.parties import COORDINATOR, OWNER, PATIENCE, InProcess, data, eventually, id_of
-
-X = np.array([[0.5, -0.25, 1.0]], np.float32)
-WEIGHT = np.array([[0.5, -1.0], [0.25, 1.5], [0.75, 0.5]], np.float32)
 
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
-    nodes = [helper.make_node("MatMul", ["x", "w"], ["d"]), helper.make_node("Relu", ["d"], ["y"])]
-    path = save_model(tmp_path_factory.mktemp("model"), nodes, {"w": WEIGHT}, ("batch", 3))
-    return compile_model(path, (-1.0, 1.0))
+    return compile_layer(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[InProcess]:
     with InProcess(tmp_path / "cluster", 2) as made:
         yield made
-
-
-def run(session: Session) -> None:
-    [y] = session.run(None, {"x": X})
-    assert np.abs(y - np.maximum(X @ WEIGHT, 0)).max() < 1e-3
 
 
 def last_entered(client: Parties, session_id: bytes) -> int:

@@ -11,7 +11,7 @@ from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.registry import handles
 
 DOMAINS = ("qonnx.custom_op.general", "finn.custom_op.general", "onnx.brevitas")
-"""What the operators' domain is and was called."""
+"""Domains that the operators are in, today and before."""
 _MOST_BITS = 16
 _CONSTANTS = ((1, "its scale"), (2, "its zero point"))
 _ROUNDINGS = {"ROUND": np.rint, "HALF_EVEN": np.rint, "FLOOR": np.floor, "CEIL": np.ceil}
