@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import click
 import grpc
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 import mpc
-from mpc.errors import MpcError
+from mpc.errors import ConfigError, MpcError
 from parties.agreed.terms import PROTOCOL, roster_digest
 from parties.cli.display import Display, seconds, size
 from parties.cli.options import FOLDER, JSON, PROMISE, TRUST, no_cluster
 from parties.client.running.roles import ACTIVE
 from parties.config.load import load
 from parties.config.models import ClusterConfig, Peer
-from parties.local.layout import in_folder
+from parties.local.launcher import status
+from parties.local.layout import LocalLayout, in_folder
+from parties.local.processes import let_go_on
 from parties.pb import party_pb2, party_pb2_grpc, provider_pb2_grpc
 from parties.process.watch import WARN_DAYS
 from parties.trust.identity import Identity
-from parties.wire.dialling import NOT_RUNNING
+from parties.wire.dialling import NOT_RUNNING, SILENT
 from parties.wire.direct import DIRECT
 from parties.wire.probe import probe
 from parties.wire.status import from_rpc
@@ -56,7 +60,7 @@ def doctor(display: Display, cluster: Path | None, folder: Path, as_json: bool) 
         raise no_cluster(path, folder if cluster is None else None, "--cluster FILE")
     config = load(ClusterConfig, path)
     findings = []
-    for finding in examine(config, "" if cluster else in_folder(folder)):
+    for finding in examine(config, "" if cluster else in_folder(folder), {} if cluster else _frozen(folder)):
         findings.append(finding)
         if not as_json:
             fix = f"  fix: {finding.fix}" if finding.fix else ""
@@ -68,11 +72,22 @@ def doctor(display: Display, cluster: Path | None, folder: Path, as_json: bool) 
         raise click.exceptions.Exit(6)
 
 
-def examine(config: ClusterConfig, where: str = "") -> Iterator[Finding]:
+def _frozen(folder: Path) -> dict[str, int]:
+    """Return the pids of the local cluster's processes that a signal has frozen; none, if it is no local cluster."""
+    with suppress(ConfigError):
+        members = status(LocalLayout.open(folder))
+        return {member.name: member.pid for member in members if member.state == "frozen" and member.pid}
+    return {}
+
+
+def examine(
+    config: ClusterConfig, where: str = "", frozen: Mapping[str, int] = MappingProxyType({})
+) -> Iterator[Finding]:
     """Make all checks, in order; later ones are made even if earlier ones fail.
 
     Args:
         where: option that commands for the local cluster need.
+        frozen: pids of those of its processes that a signal has frozen, by their names.
     """
     yield aes()
     try:
@@ -84,13 +99,21 @@ def examine(config: ClusterConfig, where: str = "") -> Iterator[Finding]:
     fix = f"issue new certificates: mpc up{where} makes them, or your CA"
     yield _lifetime("own certificate", f"{identity.name}, ", identity.days_left(), fix)
     for peer, role in ((config.provider, "provider"), *((party, "party") for party in config.parties)):
-        yield from _examine_process(config, identity, peer, role, where)
+        yield from _examine_process(config, identity, peer, role, where, frozen)
 
 
-def _examine_process(config: ClusterConfig, identity: Identity, peer: Peer, role: str, where: str) -> Iterator[Finding]:
+def _examine_process(
+    config: ClusterConfig, identity: Identity, peer: Peer, role: str, where: str, frozen: Mapping[str, int]
+) -> Iterator[Finding]:
+    if peer.name in frozen:
+        found = f"{peer.address}: it runs, but a signal has frozen it"
+        yield Finding(peer.name, False, found, f"let it go on: {let_go_on(frozen[peer.name])}")
+        return
     reach = probe(identity, peer.name, peer.address, config.deadlines.connect)
     if not reach.reachable:
         fix = f"start it: mpc {role} serve --config ... (locally: mpc up{where} --detach)"
+        if SILENT in reach.problem:
+            fix = "look at its log and at its machine's load; if a signal has frozen it: kill -CONT its process"
         yield Finding(peer.name, False, f"{peer.address}: {reach.problem}", fix)
         return
     yield Finding(peer.name, True, f"{peer.address}, round trip {seconds(reach.round_trip_seconds)}")
@@ -114,15 +137,18 @@ def _examine_process(config: ClusterConfig, identity: Identity, peer: Peer, role
         )
         yield _stock(peer.name, reply)
     for other in reply.peers:
-        fix = "" if other.reachable else _way(peer.name, other, where)
+        fix = "" if other.reachable else _way(peer.name, other, where, frozen)
         found = seconds(other.round_trip_seconds) if other.reachable else other.problem
         yield Finding(f"{peer.name} -> {other.name}", other.reachable, found, fix)
         if other.rounds:
             yield _rounds(peer.name, other)
 
 
-def _way(name: str, other: party_pb2.Reach, where: str) -> str:
+def _way(name: str, other: party_pb2.Reach, where: str, frozen: Mapping[str, int]) -> str:
     """Say what helps a process that cannot reach another."""
+    if SILENT in other.problem:
+        own = f": {let_go_on(frozen[other.name])}" if other.name in frozen else ", as its own line says"
+        return f"have {other.name} answer again{own}"
     if NOT_RUNNING in other.problem:
         return f"start {other.name} (locally: mpc up{where} --detach), or correct its address in the config of {name}"
     return f"open the way from {name} to {other.name}; check the address in its config"

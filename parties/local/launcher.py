@@ -27,7 +27,7 @@ from parties.config.models import PartyConfig, ProviderConfig
 from parties.disk import write_atomic
 from parties.local import warming
 from parties.local.layout import LocalLayout, Member, Role, refuse_running
-from parties.local.processes import birth_of, children, pid_file, record_of, running, signal_group
+from parties.local.processes import birth_of, children, is_frozen, pid_file, record_of, running, signal_group
 from parties.process.lifeline import PARENT_PIPE, READY
 
 _POLL = 0.05  # seconds
@@ -37,18 +37,23 @@ _COMPILING = 10
 _PER_PROCESS = ("NAME", "LISTEN", "DATA_DIR", "TLS_", "PROVIDER_", "PEERS", "PARTIES", "POLICY_", "METRICS")
 
 Command = Callable[[Member], list[str]]
+State = Literal["serving", "starting", "frozen", "died", "stopped"]
 _lifelines: dict[Path, int] = {}  # write ends, by layout folder; closing one ends its cluster
 
 
 @dataclass(frozen=True)
 class MemberStatus:
-    """A daemon's state: serving, starting, died (it left its pid file) or stopped; its uptime is in seconds."""
+    """A daemon's state, and its uptime in seconds.
+
+    It is serving, starting, frozen (a signal has stopped it: it is there and answers nothing), died (it left its pid
+    file) or stopped.
+    """
 
     name: str
     role: Role
     pid: int | None
     address: Endpoint
-    state: Literal["serving", "starting", "died", "stopped"]
+    state: State
     uptime: float | None
 
 
@@ -139,10 +144,11 @@ def spread(members: Sequence[Member], available: Collection[int] | None = None) 
 
 def stop(layout: LocalLayout, grace: float = 10) -> list[str]:
     """Stop every daemon with SIGTERM, after `grace` seconds with SIGKILL; return the names of those that were stopped.
-    Nothing running is no error."""
+    Nothing running is no error.  One that is frozen is let go on, to end as the others do."""
     alive = {member.name: pid for member in layout.members if (pid := running(member.folder))}
     for pid in alive.values():
         signal_group(pid, signal.SIGTERM)
+        signal_group(pid, signal.SIGCONT)
     end = time.monotonic() + grace
     left = [member for member in layout.members if member.name in alive]
     while left and time.monotonic() < end:
@@ -169,7 +175,7 @@ def _status(member: Member) -> MemberStatus:
     record, pid = record_of(member.folder), running(member.folder)
     if pid is None or record is None:
         return MemberStatus(member.name, member.role, None, member.address, "died" if record else "stopped", None)
-    state: Literal["serving", "starting"] = "serving" if _is_ready(member, pid) else "starting"
+    state: State = "frozen" if is_frozen(pid) else "serving" if _is_ready(member, pid) else "starting"
     return MemberStatus(member.name, member.role, pid, member.address, state, max(0.0, time.time() - record.started))
 
 

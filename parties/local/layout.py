@@ -41,7 +41,7 @@ from parties.config.models import (
 from parties.disk import DEFAULT_FOLDER, private_folder, write_atomic
 from parties.entropy import token
 from parties.local.ports import Ports
-from parties.local.processes import running
+from parties.local.processes import is_frozen, let_go_on, running
 from parties.machine import cores_each
 from parties.trust.authority import issue, make_ca
 from parties.trust.chains import DEVELOPMENT_CA
@@ -309,13 +309,21 @@ def is_left_in_part(layout: LocalLayout) -> bool:
 
 def refuse_running(layout: LocalLayout) -> None:
     """Raise ConfigError if any of its daemons runs."""
-    alive = [member.name for member in layout.members if running(member.folder)]
+    alive = {member.name: pid for member in layout.members if (pid := running(member.folder))}
     if alive:
         where, parties = in_folder(layout.folder), sum(member.role == "party" for member in layout.members)
+        frozen = {name: pid for name, pid in alive.items() if is_frozen(pid)}
+        if frozen:
+            remedy = f"let go on what is frozen: {let_go_on(*frozen.values())}; or mpc down{where} stops all"
+        elif len(alive) == len(layout.members):
+            remedy = f"use it, or stop it: mpc down{where}"
+        else:
+            remedy = (
+                f"mpc up{where} --detach --parties {parties} starts those that have ended; mpc down{where} stops all"
+            )
         raise ConfigError(
             f"the cluster in {layout.folder} is running already ({', '.join(alive)})",
-            remedy=f"use it, or stop it: mpc down{where}"
-            if len(alive) == len(layout.members)
-            else f"mpc up{where} --detach --parties {parties} starts those that have ended; mpc down{where} stops all",
+            cause=f"a signal has frozen {' and '.join(frozen)}" if frozen else None,
+            remedy=remedy,
             local=True,
         )

@@ -54,6 +54,21 @@ def running(folder: Path) -> int | None:
     return record.pid if birth is not None and are_one(birth, record.birth) else None
 
 
+def is_frozen(pid: int) -> bool:
+    """Has a signal stopped this process, so that it does nothing until SIGCONT?  No, if it is dead."""
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def let_go_on(*pids: int) -> str:
+    """Return the command that has frozen processes go on."""
+    return f"kill -CONT {' '.join(map(str, pids))}"
+
+
 def birth_of(pid: int) -> str | None:
     """Tell this process from others that had or will have its pid; None if it is dead.
 

@@ -26,6 +26,8 @@ from parties.trust.identity import Identity
 
 NOT_RUNNING = "it is not running"
 """Said of a process where its port is closed."""
+SILENT = "a connection was made, but nothing came"
+"""Said of a process whose port is open, though it does not answer."""
 _DER = 2
 """Of `_ssl`: how Python 3.11 and 3.12 are told which encoding is wanted."""
 _SHORTEST = 0.2  # seconds that a step of dialling is given at least
@@ -103,7 +105,7 @@ def _judged(identity: Identity, name: str, address: str, raw: socket.socket, dea
             raise _not_agreed(name, address, error) from None
         except TimeoutError:
             raise _unreachable(
-                name, address, f"a connection was made, but nothing came in {seconds:g} s: it is busy or stopped"
+                name, address, f"{SILENT} in {seconds:g} s: it is busy, or a signal has frozen it"
             ) from None
         except OSError as error:
             raise _unreachable(name, address, _hung_up(error), f"look into the log of {name}") from None

@@ -217,11 +217,16 @@ def check_named(folder: Path, name: str, within: float) -> None:
 
 
 def test_a_party_that_hangs_is_named(folder: Path) -> None:
-    """Stopped, not dead: its kernel still accepts connections."""
+    """Frozen, not dead: its kernel still accepts connections.  What is said of it lets it go on."""
     pid = pids(folder)["party-2"]
     os.kill(pid, signal.SIGSTOP)
     try:
         check_named(folder, "party-2", 60)
+        members = json.loads(mpc_here("ps", "--json", folder=folder).stdout)["members"]
+        assert [member["state"] for member in members] == ["serving"] * 3 + ["frozen"]
+        assert " frozen " in mpc_here("ps", folder=folder).stdout
+        again = mpc_here("up", "--detach", folder=folder)
+        assert again.returncode == 3 and "frozen party-2" in again.stderr and f"kill -CONT {pid}" in again.stderr
     finally:
         os.kill(pid, signal.SIGCONT)
     assert eventually(lambda: mpc_here(*RUN, folder=folder).returncode == 0, 60)

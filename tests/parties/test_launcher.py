@@ -30,12 +30,13 @@ from parties.local import launcher
 from parties.local.launcher import revive, spread, start, status, stop
 from parties.local.layout import LocalLayout, Member, is_left_in_part
 from parties.local.ports import Ports
-from parties.local.processes import are_one, birth_of, children, running
+from parties.local.processes import are_one, birth_of, children, running, signal_group
 from parties.party.policy import Policy
 from parties.process import lifeline
 from parties.trust.authority import issue
 from parties.trust.identity import Identity
 from tests.support.effort import patient
+from tests.support.parties import eventually
 
 TLS = {"ca": "ca", "certificate": "certificate", "key": "key"}
 REPOSITORY = Path(__file__).parents[2]
@@ -396,6 +397,24 @@ def test_one_that_dies_later_shows_as_died_and_the_rest_can_be_stopped(layout: L
     assert gone([victim])
     assert [line.state for line in status(layout)] == ["serving", "died", "serving"]
     assert stop(layout) == ["provider", "party-1"]
+
+
+def test_one_that_is_frozen_shows_as_frozen_and_ends_as_the_others_do(layout: LocalLayout) -> None:
+    """A signal that stopped it stops no SIGTERM: it was killed after the grace."""
+    start(layout, command=stub())
+    victim = status(layout)[1].pid
+    assert victim is not None
+    os.kill(victim, signal.SIGSTOP)
+    assert eventually(lambda: [line.state for line in status(layout)] == ["serving", "frozen", "serving"])
+    assert [line.pid for line in status(layout)][1] == victim
+    with pytest.raises(ConfigError) as caught:
+        start(layout, command=stub())
+    assert "frozen party-0" in str(caught.value.cause) and f"kill -CONT {victim}" in str(caught.value.remedy)
+    killed = list[int]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launcher, "signal_group", lambda pid, number: (killed.append(number), signal_group(pid, number)))
+        assert stop(layout, grace=patient(60)) == ["provider", "party-0", "party-1"]
+    assert signal.SIGKILL not in killed
 
 
 def test_one_that_has_died_is_started_again_and_the_others_go_on(layout: LocalLayout) -> None:

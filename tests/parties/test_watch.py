@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import signal
+import socket
 import threading
 from collections import namedtuple
 from contextlib import closing
@@ -24,6 +25,7 @@ from parties.addresses import Endpoint
 from parties.cli.doctor import examine
 from parties.config.load import dump_toml
 from parties.config.models import ClusterConfig, ProviderConfig
+from parties.party import services
 from parties.party.ledger.sessions import Ledger
 from parties.pb import party_pb2
 from parties.process import life as life_module
@@ -32,6 +34,7 @@ from parties.process.watch import Watch
 from parties.provider.service import ProviderService
 from parties.telemetry import Counters
 from parties.trust.identity import Identity
+from parties.wire.dialling import SILENT
 from parties.wire.transport import connect
 from tests.support.authority import Issuer
 from tests.support.databases import refusing
@@ -241,6 +244,30 @@ def test_doctor_finds_what_is_wrong_with_others(tmp_path: Path, monkeypatch: pyt
         }.items():
             assert not found[check].ok and said in found[check].found and found[check].fix, found[check]
         assert found["party-0 roster"].ok and found["provider disk"].ok
+
+
+def test_doctor_sends_nobody_to_the_way_of_one_that_takes_connections_and_is_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one that a signal has frozen, as is known on its own machine, it says what lets it go on."""
+    seen = [party_pb2.Reach(name="party-1", problem=f"{SILENT} in 10 s: it is busy, or a signal has frozen it")]
+    monkeypatch.setattr(services, "probe_all", lambda *arguments: seen)
+    with InProcess(tmp_path, 2) as cluster, closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        config = cluster.client().config
+        there = Endpoint(f"127.0.0.1:{silent.getsockname()[1]}")
+        parties = (config.parties[0], config.parties[1].model_copy(update={"address": there}))
+        soon = config.deadlines.model_copy(update={"connect": 1.0})
+        config = config.model_copy(update={"parties": parties, "deadlines": soon})
+        for frozen, found, fix in (
+            ({}, SILENT, "kill -CONT its process"),
+            ({"party-1": 4711}, "a signal has frozen it", "kill -CONT 4711"),
+        ):
+            bad = {each.check: each for each in examine(config, "", frozen) if not each.ok}
+            assert {*bad} == {"party-1", "party-0 -> party-1"}, bad
+            assert found in bad["party-1"].found and fix in bad["party-1"].fix
+            way = bad["party-0 -> party-1"].fix
+            assert "have party-1 answer again" in way and "open the way" not in way
+            assert ("kill -CONT 4711" in way) is bool(frozen)
 
 
 @pytest.mark.parametrize(
