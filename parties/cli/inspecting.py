@@ -11,7 +11,6 @@ from mpc.compiler.onnx.load import Loaded, load_model
 from mpc.compiler.onnx.signature import input_types
 from mpc.compiler.roles import Roles
 from mpc.errors import UsageError
-from mpc.plan.plan import Security
 from parties.cli.display import Display, saying, seconds, size
 from parties.cli.options import cluster_file, parse_shapes
 from parties.cli.training import BATCH, Chosen, as_examples, ranges_of, rows_at_parties, samples_of, training_ranges
@@ -68,7 +67,7 @@ def show_training(
     choices = {"batch": asked.batch or BATCH, "shapes": given, "samples": rows, **asked.chosen.trainer}
     with saying(display) as notes:
         if asked.data or asked.measure or asked.cluster:
-            cost, told, errors = _in_a_cluster(display, loaded, names, known, choices, asked, roles.security)
+            cost, told, errors = _in_a_cluster(display, loaded, names, known, choices, asked, roles)
         else:
             compiling = step_compiler(loaded, ranges=known, **choices)
             courses = Courses(compiling, roles, choices["batch"], roles.model_owner)
@@ -106,21 +105,21 @@ def _in_a_cluster(
     known: dict[str, Any],
     choices: dict[str, Any],
     asked: Asked,
-    security: Security,
+    roles: Roles,
 ) -> tuple[TrainingCost, tuple[str, ...], dict[str, float]]:
     """Return the price of a training on rows at the parties, or of one that is measured, its notes, and its errors."""
     with ExitStack() as stack:
         if asked.data or asked.cluster:
             connected = stack.enter_context(Cluster.connect(cluster_file(asked.cluster, asked.folder)))
         else:
-            connected = stack.enter_context(Cluster.local(asked.parties, say=display.say, security=security))
-        if security == "active" != connected.parties.config.security:
+            connected = stack.enter_context(Cluster.local(asked.parties, say=display.say, security=roles.security))
+        if roles.security == "active" != connected.parties.config.security:
             raise UsageError(
                 "steps of a training in this cluster are not checked",
                 remedy='security = "active" in its cluster file, or leave --security out',
             )
         rows = rows_at_parties(connected, asked.data, names)
-        trainer = connected.trainer(loaded, ranges=ranges_of(rows, known), **choices)
+        trainer = connected.trainer(loaded, ranges=ranges_of(rows, known), link=roles.link, **choices)
         read: Any = as_examples(rows, names) if asked.data else asked.rows or choices["batch"]
         cost = trainer.cost(read, **asked.chosen.course, measure=asked.measure or 0)
     return cost, trainer.notes, trainer.expected_errors

@@ -21,6 +21,7 @@ from parties.cli.options import (
     CLUSTER,
     FOLDER,
     JSON,
+    LINK,
     RANGE,
     SECURITY,
     SHAPE,
@@ -75,6 +76,7 @@ class Request:
     parties: int | None
     cluster: Path | None
     security: str | None
+    link: str | None
     samples: tuple[str, ...]
     ranges: tuple[str, ...]
     shapes: tuple[str, ...]
@@ -108,7 +110,7 @@ class Request:
         mine = {
             "--input": self.inputs, "--predict": self.predict, "--list": self.listed, "--parties": self.parties,
             "--range": self.ranges, "--shape": self.shapes, "--resume": self.resume, "--output": self.output,
-            "--calibrate": self.samples,
+            "--calibrate": self.samples, "--link": self.link,
         }  # fmt: skip
         return [*self.chosen.beside_the_rate, *(name for name, value in mine.items() if value)]
 
@@ -153,6 +155,7 @@ class Request:
 @click.option("--parties", type=click.IntRange(2), help="Start this many parties just for this training.")
 @CLUSTER
 @SECURITY
+@LINK
 @SAMPLES
 @RANGE
 @SHAPE
@@ -237,8 +240,8 @@ def _prepare(
     for note in dict.fromkeys(told):
         display.say(f"note: {note}")
     shapes = parse_shapes(request.shapes, names)
-    choices = {"batch": request.batch, "ranges": known, "shapes": shapes, "samples": samples, **request.chosen.trainer}
-    trainer = connected.trainer(loaded, **choices)
+    choices = {"batch": request.batch, "ranges": known, "shapes": shapes, "samples": samples, "link": request.link}
+    trainer = connected.trainer(loaded, **choices, **request.chosen.trainer)
     return trainer, x, y, feeds
 
 

@@ -211,7 +211,7 @@ class Cluster(AtParties, Closing):
                 step; ranges and shapes of the inputs, as `session`'s; frozen, names of weights that stay as they are;
                 precision, a `Precision`; samples, (x, y) as `fit` takes arrays, a batch or more, for a model too deep
                 for bounds that are proved: rows that may become known, since the plan tells how large values are on
-                them.
+                them; link, as `session`'s.
 
         Raises:
             ModelError: a node has no derivative, or a bound does not fit.

@@ -350,12 +350,14 @@ def test_a_training_on_rows_at_the_parties_is_priced_before(town: Town) -> None:
     with Cluster(town.running.client("north").config) as cluster:
         cluster.datasets.put("fine", {"x": town.x, "y": town.y}, ranges={"x": (0, 1), "y": (0, 2)}, rows_per_person=1)
     mine = ("model.onnx", "--data", "x=north/fine:x", "--data", "y=north/fine:y", *TRAIN, "--epochs", 2)
-    fine = town.json("north", "inspect", *mine, "--train")
+    fine, far = (town.json("north", "inspect", *mine, "--train", *link) for link in ((), ("--link", "100:1000")))
     assert fine["step"]["rounds"] == priced["step"]["rounds"] + 1
-    cost = town.json("north", "train", *mine)
-    assert {key: cost[key] for key in ("steps", "rounds", "sent_bytes", "dealt_bytes")} == {
-        key: fine[key] for key in ("steps", "rounds", "sent_bytes", "dealt_bytes")
-    }
+    assert far["step"]["rounds"] < fine["step"]["rounds"] and far["digest"] != fine["digest"]
+    for link, told in (((), fine), (("--link", "100:1000"), far)):
+        cost = town.json("north", "train", *mine, *link)
+        assert {key: cost[key] for key in ("steps", "rounds", "sent_bytes", "dealt_bytes")} == {
+            key: told[key] for key in ("steps", "rounds", "sent_bytes", "dealt_bytes")
+        }
 
 
 def test_a_logistic_regression_with_noise(town: Town) -> None:

@@ -83,6 +83,22 @@ def test_a_network_is_trained_runs_and_is_released(cluster: Cluster) -> None:
     assert model.name == f"{COORDINATOR}/trained"
 
 
+def test_a_declared_link_takes_rounds_off_a_step_and_off_what_is_trained(cluster: Cluster) -> None:
+    x, y = rows(2 * BATCH)
+    made: dict[str | None, tuple[int, int, str]] = {}
+    for link in (None, "100:1000"):
+        trainer = cluster.trainer(
+            perceptron((6, 5, 3)), optimizer=SGD(0.5), batch=BATCH, ranges={"x": (0, 1)}, link=link
+        )
+        with trainer.fit(x, y, seed=5) as model:
+            [logits] = model.run(None, {"x": x})
+            np.testing.assert_allclose(logits, forward(model.release(), x), atol=0.01)
+            assert trainer.last_step is not None and model.last_run is not None
+            made[link] = trainer.last_step.rounds, model.last_run.rounds, trainer.training.plan.digest.hex()
+    (plain, run, digest), (fewer, quick, other) = made.values()
+    assert fewer < plain and quick < run and digest != other
+
+
 def test_weights_are_told_as_the_file_has_them(pair: InProcess) -> None:
     """A square matrix, which the layer reads turned around: nobody would see it by its shape."""
     own = np.random.default_rng(1).uniform(-1, 1, (6, 6))

@@ -13,15 +13,17 @@ from mpc.compiler.roles import Roles
 from mpc.compiler.training.calibrate import bounded_by
 from mpc.compiler.training.train import Training
 from mpc.errors import UsageError
+from mpc.plan.link import Link
 
 
-def compile_prediction(training: Training, owner: str) -> Lowered:
+def compile_prediction(training: Training, owner: str, link: Link | None = None) -> Lowered:
     """Compile the model that a training leaves, for any number of rows; its weights are read where they lie.
 
     A ReLU's results are cut to the ceiling that they had in the training, and bounds that rested on samples still do.
 
     Args:
         owner: whose the kept weights are, who enters the inputs and receives the outputs.
+        link: what lies between the processes, if it is declared.
 
     Raises:
         ModelError: a bound does not fit.
@@ -33,7 +35,7 @@ def compile_prediction(training: Training, owner: str) -> Lowered:
     inputs, carried = _weights(training, owner)
     return compile_graph(
         Graph([*graph.inputs, *inputs], nodes, [*graph.outputs, *carried]),
-        Roles(owner, owner, (owner,), security=training.plan.security),
+        Roles(owner, owner, (owner,), security=training.plan.security, link=link),
     )
 
 

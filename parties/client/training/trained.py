@@ -10,6 +10,7 @@ import numpy as np
 from mpc.compiler.lowering.lower import Lowered
 from mpc.compiler.training.train import Training
 from mpc.compiler.training.trained import compile_prediction, compile_telling
+from mpc.plan.link import Link
 from parties.agreed.bindings import Binding
 from parties.agreed.objects import Manifest
 from parties.client.channels import Parties
@@ -109,13 +110,13 @@ class Trained(Closing):
         return session
 
 
-def predictor(training: Training, owner: str) -> Prepared:
+def predictor(training: Training, owner: str, link: Link | None = None) -> Prepared:
     """Return what runs the model that a training leaves.
 
     Raises:
         ModelError: a bound of it does not fit.
     """
-    return _reading(compile_prediction(training, owner))
+    return _reading(compile_prediction(training, owner, link))
 
 
 def _reading(lowered: Lowered) -> Prepared:

@@ -39,10 +39,11 @@ if TYPE_CHECKING:
     from mpc.compiler.graph.graph import Range
     from mpc.compiler.onnx.load import Source
     from mpc.compiler.onnx.signature import Shapes
+    from mpc.plan.link import Link
 
 Progress = Callable[[int, int], None]
 """Told how many steps are done, and how many there are."""
-CHOICES = frozenset({"loss", "optimizer", "batch", "ranges", "shapes", "frozen", "precision", "samples"})
+CHOICES = frozenset({"loss", "optimizer", "batch", "ranges", "shapes", "frozen", "precision", "samples", "link"})
 Opened = Callable[[Session], None]
 
 
@@ -51,6 +52,7 @@ class Trainer:
 
     Args:
         idle: notes of what the model has and a step leaves out.
+        link: what lies between the processes, as `cluster.session` takes it.
         opened: told of each session that is opened, so that somebody may close it.
         last_step: the price of the last step; None before the first.
         losses: step -> the loss, where it was released: the mean over the batch of the squares of what predictions
@@ -71,17 +73,17 @@ class Trainer:
         precision: Precision | None = None,
         samples: Any = None,
         idle: tuple[str, ...] = (),
+        link: Link | str | None = None,
     ) -> None:
         _check(optimizer, precision, loss, frozen)
         self._parties, self._opened, self.batch = parties, opened, read_count(batch, "the batch")
         compiling = step_compiler(model, loss, optimizer, self.batch, ranges, shapes, frozen, precision, samples)
-        self._courses = Courses(
-            compiling, assign(parties.config.name, security=parties.config.security), self.batch, parties.config.name,
-            idle,
-        )  # fmt: skip
+        roles = assign(parties.config.name, security=parties.config.security, link=link)
+        self._link = roles.link
+        self._courses = Courses(compiling, roles, self.batch, parties.config.name, idle)
         self.training: Training = self._courses.training
         refuse_machines(self.training.plan, parties.names, parties.config.provider.name)
-        predictor(self.training, parties.config.name)  # refused now, or never
+        predictor(self.training, parties.config.name, self._link)  # refused now, or never
         self.last_step: RunReport | None = None
         self.losses: dict[int, float] = {}
 
@@ -283,7 +285,7 @@ class Trainer:
                 kept = made.run(self._parties, self._opened, number, kept, step, wait)
         if kept is None:
             raise InputError("a training has a step", remedy="give rows")
-        predicting = predictor(made.training, self._parties.config.name)
+        predicting = predictor(made.training, self._parties.config.name, self._link)
         return Trained(self._parties, self._opened, made.training, kept, predicting)
 
     def _step(self, session: Session, training: Training, number: int, run: int, feeds: Feeds) -> bool:
