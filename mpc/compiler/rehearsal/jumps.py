@@ -8,7 +8,7 @@ so how often they jump is known for what the compared values are really off by.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
@@ -35,6 +35,8 @@ _LINEAR = frozenset(
 """What keeps errors as they are, or adds them up, as the differences of a ranking do."""
 _MEDIAN = 0.6745
 """The median size of a normal error, as a part of its root mean square."""
+_COMMON = 1 / 64
+"""The part of all numbers that one is at least if no data, but a mask has put it there."""
 _SAME = 2.0**-40
 """Reals that differ by less, beside the largest, are equal but for the roundings of float64."""
 
@@ -46,10 +48,12 @@ class Compared:
     Args:
         off: what it is off by in the plan, root mean square, in the model's units.
         spread: its standard deviation over the rows.
+        fixed: numbers of the graph that masks have put in it, and that the plan has without an error.
     """
 
     off: np.ndarray
     spread: np.ndarray
+    fixed: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
 class Decisions:
@@ -59,6 +63,7 @@ class Decisions:
         self._seen: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
         self._blur: dict[str, float] = {}
         self._signs: set[str] = set()
+        self._places: set[str] = set()
 
     def take(self, node: Node, shape: Shape, ours: Reals, theirs: Reals, blur: float, *, signs: bool) -> None:
         """Add a run.
@@ -73,6 +78,8 @@ class Decisions:
         self._blur[node.writes] = blur
         if signs:
             self._signs.add(node.writes)
+        if node.op == "argmax":
+            self._places.add(node.writes)
 
     def unsure(self) -> dict[str, Compared]:
         """Find the decisions that rounding can change: what they compare is not exact."""
@@ -88,8 +95,17 @@ class Decisions:
             exact = (off == 0) & (whole | (spread == 0))
             off = np.where(exact, 0.0, np.hypot(off, blur / 3**0.5))
             if off.any():
-                found[name] = Compared(off, spread)
+                found[name] = Compared(off, spread, _fixed(ours, theirs) if name in self._places else np.zeros(0))
         return found
+
+
+def _fixed(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """Return the numbers that stand at many places, and at all of which the plan has one number, too: what is equal
+    in the graph is equal there.
+    """
+    numbers, counts = np.unique(theirs, return_counts=True)
+    common = numbers[counts >= max(2, _COMMON * theirs.size)]
+    return np.array([each for each in common if np.ptp(ours[theirs == each]) == 0.0])
 
 
 def _beside(ours: np.ndarray, theirs: np.ndarray, blur: float) -> tuple[np.ndarray, np.ndarray]:
@@ -227,6 +243,7 @@ class _Scene:
         shape = self._shapes[node.reads[0]]
         noise = draws.normal(by_rows(shape, operand).shape) * each
         noise = np.moveaxis(noise, 0, list(shape).index(BATCH)) if BATCH in shape else noise[0]
+        noise = np.where(np.isin(operand, known.fixed), 0.0, noise) if known.fixed.size else noise
         return noise, known.off / np.where(each > 0, each, 1.0)
 
 
