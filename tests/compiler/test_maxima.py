@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 from mpc.compiler.compile import compile_model
+from mpc.errors import ModelError
 from tests.support.models import assert_agrees, plaintext
 from tests.support.tables import computed, save
 
@@ -80,3 +81,122 @@ def test_what_others_read_too_or_is_no_mask_stays(body: str, tmp_path: Path) -> 
     [ours], [right] = computed(compiled, feeds), plaintext(path, feeds)
     assert np.abs(ours[0] / right[0] - 1).max() < 1e-3
     assert not any("a mask hides" in note for note in compiled.notes)
+
+
+ADDED = """<ir_version: 8, opset_import: ["": 17]>
+added (float[batch, 6] x, TYPE[batch, 6] m) => (OUT y)
+<float one = {1}, float zero = {0}, int64[1] two = {2}>
+{
+    marks = Cast <to = 1> (m)
+    pad = Sub (one, marks)
+    HIDDEN
+    READ
+}
+"""
+FORMS = {
+    "added": "far = Mul (pad, fill)\n s = Add (x, far)",
+    "taken away": "far = Mul (fell, pad)\n s = Sub (x, far)",
+    "less one": "gap = Sub (marks, one)\n far = Mul (gap, fell)\n s = Add (far, x)",
+    "chosen, then added": "where = Cast <to = 9> (pad)\n far = Where (where, fill, zero)\n s = Add (x, far)",
+    "as transformers do": "where = Cast <to = 9> (pad)\n far = Where (where, fill, pad)\n s = Add (far, x)",
+    "in its place": "where = Cast <to = 9> (pad)\n s = Where (where, fill, x)",
+}
+READERS = {
+    "place": ("int64[batch]", "y = ArgMax <axis = 1, keepdims = 0> (s)"),
+    "one of all": ("float[batch, 6]", "y = Hardmax <axis = 1> (s)"),
+    "largest": ("float[batch]", "y = ReduceMax <axes = [1], keepdims = 0> (s)"),
+    "shares": ("float[batch, 6]", "y = Softmax <axis = 1> (s)"),
+    "power": ("float[batch, 6]", "y = Exp (s)"),
+    "power of less": ("float[batch, 6]", "less = Sub (s, one)\n y = Exp (less)"),
+    "part": ("float[batch, 6]", "y = Sigmoid (s)"),
+    "both": ("float[batch, 2]", """top = ReduceMax <axes = [1], keepdims = 1> (s)
+        where_it_is = ArgMax <axis = 1, keepdims = 1> (s)
+        place = Cast <to = 1> (where_it_is)
+        y = Concat <axis = 1> (top, place)"""),
+    "shares and place": ("float[batch, 2]", """shares = Softmax <axis = 1> (s)
+        top = ReduceMax <axes = [1], keepdims = 1> (shares)
+        where_it_is = ArgMax <axis = 1, keepdims = 1> (s)
+        place = Cast <to = 1> (where_it_is)
+        y = Concat <axis = 1> (top, place)"""),
+    "ranks": ("int64[batch, 2]", "v, y = TopK <axis = 1> (s, two)"),
+    "ranked": ("float[batch, 2]", "y, i = TopK <axis = 1> (s, two)"),
+}  # fmt: skip
+
+
+def behind(folder: Path, form: str, reader: str, fill: float, kind: str = "int64") -> Path:
+    out, read = READERS[reader]
+    text = ADDED.replace("TYPE", kind).replace("OUT", out).replace("HIDDEN", FORMS[form]).replace("READ", read)
+    found = onnx.parser.parse_model(text)
+    for name, value in (("fill", fill), ("fell", -fill)):
+        found.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(value), name))
+    return save(folder, found)
+
+
+def rows(kind: str = "int64", least: int = 2) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(5)
+    marks = rng.random((200, 6)).argsort(axis=1) < rng.integers(least, 7, (200, 1))
+    return {"x": rng.uniform(-4.0, 4.0, (200, 6)).astype(np.float32), "m": marks.astype(kind)}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("form", FORMS)
+def test_the_least_float_hides_from_whatever_reads_it(form: str, reader: str, tmp_path: Path) -> None:
+    path, feeds = behind(tmp_path, form, reader, LEAST), rows()
+    compiled = compile_model(path, {"x": (-4.0, 4.0), "m": (0, 1)})
+    [ours], [right] = computed(compiled, feeds), plaintext(path, feeds)
+    assert np.abs(ours - right).max() <= (0.0 if right.dtype == np.int64 else 2e-3)
+    assert compiled.errors["y"] < 1e-3 or "TopK" in READERS[reader][1]
+
+
+@pytest.mark.parametrize("kind", ["int64", "float32"])
+@pytest.mark.parametrize("fill", [-1e4, -1e9, -1e10])
+def test_places_behind_a_mask_are_found_with_all_digits(fill: float, kind: str, tmp_path: Path) -> None:
+    """Of two hundred rows three had another place behind -1e9, and sixty behind -1e10."""
+    path, feeds = behind(tmp_path, "added", "place", fill, kind.replace("float32", "float")), rows(kind)
+    compiled = assert_agrees(path, feeds, {"x": (-4.0, 4.0), "m": (0, 1)})
+    assert compiled.errors["y"] < 1e-5
+    counted = any("counts as a mask of zeros and ones" in note for note in compiled.notes)
+    assert counted == (kind == "float32" and fill < -1e4)
+
+
+@pytest.mark.parametrize(("find", "sign"), [("ArgMin", -1.0), ("ArgMax", 1.0)])
+@pytest.mark.parametrize("form", ["added", "in its place"])
+def test_the_least_is_found_below_what_hides_it(form: str, find: str, sign: float, tmp_path: Path) -> None:
+    path, feeds = behind(tmp_path, form, "place", -1e10 * sign), rows()
+    changed = onnx.load(path)
+    changed.graph.node[-1].op_type = find
+    compiled = assert_agrees(save(tmp_path, changed), feeds, {"x": (-4.0, 4.0), "m": (0, 1)})
+    assert compiled.errors["y"] < 1e-5
+
+
+def test_of_rows_that_are_hidden_whole_places_agree_or_a_note_speaks(tmp_path: Path) -> None:
+    feeds, ranges = rows(least=0), {"x": (-4.0, 4.0), "m": (0, 1)}
+    assert (feeds["m"].sum(axis=1) == 0).any()
+    compiled = assert_agrees(behind(tmp_path, "in its place", "place", -np.inf), feeds, ranges)
+    assert not compiled.notes and compiled.errors["y"] < 1e-5
+    notes = compile_model(behind(tmp_path, "added", "place", -1e9), ranges).notes
+    assert any("where a mask hides all that a maximum is taken of" in note for note in notes)
+
+
+def test_a_mask_that_is_added_to_nothing_keeps_its_number(tmp_path: Path) -> None:
+    changed, feeds = onnx.load(behind(tmp_path, "added", "largest", -2e6)), rows(least=0)
+    changed.graph.node[-1].input[0] = "far"
+    path = save(tmp_path, changed)
+    compiled = compile_model(path, {"x": (-4.0, 4.0), "m": (0, 1)})
+    assert np.abs(computed(compiled, feeds)[0] - plaintext(path, feeds)[0]).max() < 1.0
+
+
+def test_a_number_that_others_are_below_hides_nothing(tmp_path: Path) -> None:
+    path, feeds = behind(tmp_path, "in its place", "largest", -2e4), rows(least=0)
+    feeds["x"] *= 1e4
+    compiled = assert_agrees(path, feeds, {"x": (-4e4, 4e4), "m": (0, 1)}, tolerance=0.05)
+    assert not compiled.notes
+
+
+def test_where_a_far_number_stays_the_remedy_is_about_it(tmp_path: Path) -> None:
+    """No range of inputs makes it smaller."""
+    changed = onnx.load(behind(tmp_path, "added", "power", LEAST))
+    changed.graph.node[-1].op_type = "Sin"
+    with pytest.raises(ModelError, match="too large") as refused:
+        compile_model(changed, {"x": (-4.0, 4.0), "m": (0, 1)})
+    assert "-1e4 does for minus infinity" in str(refused.value.remedy)

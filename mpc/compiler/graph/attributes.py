@@ -178,12 +178,14 @@ class Round(Attributes):
         apart: then element i of the last axis counts i times as many units more, if anything was rounded off.
         always: and if nothing was.
         drop: so many bits fewer, whatever there are.
+        floored: as of a maximum.
     """
 
     fraction: int | None = None
     drop: int = 0
     apart: int = 0
     always: bool = False
+    floored: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -314,10 +316,13 @@ class Maximum(Attributes):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ArgMax(Attributes):
-    """The place of the largest along the last axis.  last: ties go to the last index; bits: as of a step."""
+    """The place of the largest along the last axis.  last: ties go to the last index; bits: as of a step; floored: as
+    of a maximum.
+    """
 
     last: bool
     bits: int | None = None
+    floored: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

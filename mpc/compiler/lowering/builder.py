@@ -195,6 +195,10 @@ class Lowering(Emitted):
         room = MAX_BITS - 1 - _LEAST_EVENING_BITS - spare
         return x if is_even(x.scale) else self.shorten(x, log2(x.scale) - (x.wire.bits - room))
 
+    def reaches(self, x: Value) -> None:
+        """Note how large a value is in which masks have put what is less than all others."""
+        self.reach = max(self.reach or 0.0, x.interval.bound / float(x.scale))
+
     def rounding(self, x: Value, extra: int = 0) -> int:
         """Return the shift of a gate that compares rounded values on their bits and `extra` more.
 

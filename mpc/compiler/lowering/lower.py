@@ -13,7 +13,7 @@ from mpc.compiler.graph.graph import Graph, Node, Origin
 from mpc.compiler.lowering import approximate, ends, masked, states
 from mpc.compiler.lowering.builder import Lowering
 from mpc.compiler.lowering.checked import with_fewest_tags
-from mpc.compiler.lowering.emitted import Value
+from mpc.compiler.lowering.emitted import SMALLER, Value
 from mpc.compiler.lowering.known import known_interval
 from mpc.compiler.lowering.rounds import with_fewer_rounds
 from mpc.compiler.lowering.rules import (
@@ -33,13 +33,16 @@ from mpc.compiler.lowering.rules.together import contracted, with_room
 from mpc.compiler.lowering.rules.tops import with_step
 from mpc.compiler.lowering.settling import Settling
 from mpc.compiler.roles import Roles
-from mpc.errors import InputError
+from mpc.errors import InputError, ModelError
 from mpc.plan.plan import Plan
 from mpc.plan.verify import verify
 from mpc.privacy.facts import Guarantee, StoredFacts
 from mpc.privacy.guarantee import guarantee
 
 Rule = Callable[[Lowering, Node], Value]
+
+_FAR = 1e10
+_NEARER = "a number that is nearer to zero and does the same (in a mask, -1e4 does for minus infinity)"
 
 
 @dataclass
@@ -89,13 +92,12 @@ def lower(graph: Graph, roles: Roles, protected: Mapping[str, StoredFacts] = Map
             node = with_step(state, with_room(state, node))
             value = RULES[node.op](state, node)
         except InputError as error:  # a constant that its scale has no room for
-            raise node.origin.refuse(
-                error.what,
-                remedy=(
-                    "replace it by a number that is nearer to zero and does the same (in a mask, -1e4 "
-                    "does for minus infinity)"
-                ),
-            ) from None
+            raise node.origin.refuse(error.what, remedy=f"replace it by {_NEARER}") from None
+        except ModelError as error:
+            made_of = [node, *(graph.writers[name] for name in node.reads if name in graph.writers)]
+            if not (error.remedy or "").startswith(SMALLER) or not any(map(_is_far, made_of)):
+                raise
+            raise error.with_(remedy=f"replace a constant beyond {_FAR:g}, here or before it, by {_NEARER}") from None
         state.values[node.writes] = value if node.op in _OF_ROWS else with_known(value, node)
         settling.follow(number, node.writes)
     left = [ends.leave(state, out) for out in graph.outputs if ends.is_told(state, out)]
@@ -125,6 +127,15 @@ def lower(graph: Graph, roles: Roles, protected: Mapping[str, StoredFacts] = Map
     return Lowered(
         plan, state.weights, state.origins, rough, state.notes.told(), graph, names, proved, reach=state.reach
     )
+
+
+def _is_far(node: Node) -> bool:
+    """Is a constant of a node so large that no smaller range of inputs helps?"""
+    taken = node.attributes
+    if not isinstance(taken, Weighted | Constant):
+        return False
+    bias = getattr(taken, "bias", None)
+    return any(each is not None and bool((np.abs(each) > _FAR).any()) for each in (taken.weight, bias))
 
 
 def _is_told(node: Node) -> bool:

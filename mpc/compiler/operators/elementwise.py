@@ -9,7 +9,7 @@ import numpy as np
 from mpc.compiler.graph.attributes import Ends
 from mpc.compiler.graph.emitter import MOST_TERMS
 from mpc.compiler.graph.graph import HALF_STEP
-from mpc.compiler.operators import averages, deviations
+from mpc.compiler.operators import averages, deviations, vanishing
 from mpc.compiler.operators.boundless import BOUNDLESS, piecewise, within
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.facts import (
@@ -23,9 +23,8 @@ from mpc.compiler.operators.facts import (
     Square,
     Top,
     Unit,
-    Vanishing,
 )
-from mpc.compiler.operators.masks import MASKED, cut_factor, hide
+from mpc.compiler.operators.masks import MASKED, hide
 from mpc.compiler.operators.registry import handles
 
 _LONGEST_POWER = 16
@@ -51,6 +50,7 @@ def add(state: Context, node: ModelNode, settings: Settings) -> None:
         deviations.note_more(state, left, bias, node.output[0])
     else:
         state.sum((state.value(left), state.value(right)), (1.0, 1.0), node.output[0])
+    vanishing.carried(state, node)
 
 
 def masking(state: Context, values: np.ndarray, out: str) -> np.ndarray:
@@ -64,10 +64,10 @@ def masking(state: Context, values: np.ndarray, out: str) -> np.ndarray:
 def subtract(state: Context, node: ModelNode, settings: Settings) -> None:
     """Subtract; x - max x and x - log sum exp x are not positive, mean x^2 - (mean x)^2 is the mean of squares."""
     left, right = node.input[:2]
-    if deviations.variance(state, left, right, node.output[0]):
-        return
-    beside = state.facts.get(right) == Top(left) and state.shapes[right] == (*state.shapes[left][:-1], 1)
-    difference(state, left, right, node.output[0], (-np.inf, 0.0) if beside else None)
+    if not deviations.variance(state, left, right, node.output[0]):
+        beside = state.facts.get(right) == Top(left) and state.shapes[right] == (*state.shapes[left][:-1], 1)
+        difference(state, left, right, node.output[0], (-np.inf, 0.0) if beside else None)
+        vanishing.carried(state, node)
 
 
 def difference(state: Context, left: str, right: str, out: str | None = None, known: Ends | None = None) -> str:
@@ -117,7 +117,7 @@ def product(state: Context, left: str, right: str, out: str | None = None) -> st
         left, right = right, left
     if state.is_constant(right):
         weight = state.numbers(right, "an operand")
-        return state.scale(state.value(left), weight if out is None else cut_factor(state, left, weight, out), 0.0, out)
+        return state.scale(state.value(left), weight) if out is None else vanishing.masked(state, left, weight, out)
     state.secret(left), state.secret(right)
     return state.multiply(left, right, out)
 
@@ -341,8 +341,7 @@ def function(state: Context, node: ModelNode, settings: Settings) -> None:
     if node.op_type == "Reciprocal":
         deviations.inverse(state, x, out)
         return
-    if node.op_type == "Exp" and isinstance(fact := state.facts.get(x), Vanishing):
-        state.multiply(state.function("exp", x), fact.kept, out)
+    if node.op_type in vanishing.VANISHING and vanishing.apply(state, node.op_type.lower(), x, out):
         return
     state.function(node.op_type.lower(), x, out, (0.0, np.inf) if node.op_type == "Sqrt" else None)
     if node.op_type in ("Exp", "Sqrt"):

@@ -17,9 +17,8 @@ from mpc.compiler.operators.masks import cut_off, hide, note_fill
 from mpc.compiler.operators.maxima import floored
 from mpc.compiler.operators.places import hot_of
 from mpc.compiler.operators.registry import handles
+from mpc.compiler.operators.vanishing import only_vanishes
 
-_NOTHING = -1e3
-"""e to the power of this and less is 0 in every floating-point type."""
 _COMPARISONS = {
     "GreaterOrEqual": np.greater_equal,
     "LessOrEqual": np.less_equal,
@@ -181,7 +180,8 @@ def where(state: Context, node: ModelNode, settings: Settings) -> None:
         return
     if state.is_constant(x) and state.is_constant(y):
         values = cut_off(state, [state.numbers(name, "a branch") for name in (x, y)], out, zero=False)
-        state.scale(state.value(condition), values[0] - values[1], values[1], out)
+        first, second = (floored(state, values[i], out) if not values[1 - i].any() else values[i] for i in (0, 1))
+        state.scale(state.value(condition), first - second, second, out)
         return
     alike = state.shapes.get(x) == state.shapes.get(y) == state.shapes[condition]
     if alike and state.facts.get(y) == Softplus(x) and state.facts.get(condition) == Beyond(x):
@@ -202,16 +202,18 @@ def _vanishing(state: Context, node: ModelNode) -> bool:
     """Put 0 where a mask puts a number whose exponential is 0, if nothing else reads it; False for other choices."""
     condition, *branches = node.input[:3]
     out = node.output[0]
-    if not state.readers.get(out) or not state.only_feeds(out, {"Exp"}):
-        return False
-    hidden = [each for each in branches if state.is_constant(each) and (state.constants[each] <= _NOTHING).all()]
+    constant = [each for each in branches if state.is_constant(each) and state.constants[each].dtype.kind in "fiu"]
+    hidden = [each for each in constant if only_vanishes(state, out, state.constants[each])]
     if len(hidden) != 1:
         return False
     if state.splits and not state.told:  # a plan shows which it is
         return False
     [x] = [each for each in branches if each != hidden[0]]
     fill = state.constants[hidden[0]]
-    if state.is_constant(x) or fill.size > 1 or fill.ndim > len(state.secret(x)):
+    if state.is_constant(x):
+        if state.constants[x].any() or state.is_constant(condition) or fill.size > 1:
+            return False
+    elif fill.size > 1 or fill.ndim > len(state.secret(x)):
         return False
     keeps = hidden[0] == branches[1]
     if state.is_constant(condition):
@@ -219,7 +221,10 @@ def _vanishing(state: Context, node: ModelNode) -> bool:
         kept = state.stored(mask.astype(np.float64), mask.shape)
     else:
         kept = state.value(condition) if keeps else negation(state, state.value(condition))
-    state.multiply(state.value(x), kept, out)
+    if state.is_constant(x):
+        state.scale(kept, 0.0, 0.0, out)
+    else:
+        state.multiply(state.value(x), kept, out)
     state.facts[out] = Vanishing(kept)
     return True
 

@@ -21,7 +21,7 @@ MASKED = -1e4
 """Stand for minus infinity in scores that only a softmax reads."""
 LEAST = 10 * MASKED
 """No number of a mask that a secret decides is less; so that order stays, some are less than `MASKED`."""
-_LEAST_FACTOR = -1e6
+LEAST_FACTOR = -1e6
 """No score is multiplied with so little; a mask is."""
 _DEEPEST = 12
 _MOST_MOVES = 1 << 20
@@ -81,7 +81,7 @@ def cut_off(
 def cut_factor(state: Context, x: str, factor: np.ndarray, out: str) -> np.ndarray:
     """Return a factor of x as `cut_off` does: of a mask of zeros and ones, but not of numbers that are scores."""
     several = np.unique(factor[factor < MASKED]).size > 1
-    if (x not in state.integral and (factor > _LEAST_FACTOR).all()) or not state.only_scores(out):
+    if (x not in state.integral and (factor > LEAST_FACTOR).all()) or not state.only_scores(out):
         return factor
     if x not in state.integral or (several and not _is_bit(state, x)):
         state.note(

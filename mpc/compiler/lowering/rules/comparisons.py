@@ -151,7 +151,7 @@ def maximum(state: Lowering, node: Node) -> Value:
     if (cut := node.of(Maximum).cut) is not None:
         masked.note_cut(state, x, skipped, cut)
     if node.of(Maximum).floored:
-        state.reach = max(state.reach or 0.0, x.interval.bound / float(x.scale))
+        state.reaches(x)
     if skipped is not None:
         return masked.greatest(state, x, skipped, lambda each: greatest(state, node, each, False))
     twin = _twin(state, node, "argmax")
@@ -190,6 +190,8 @@ def greatest(state: Lowering, node: Node, x: Value, rectify: bool) -> Value:
 def argmax(state: Lowering, node: Node) -> Value:
     x, taken = state.values[node.reads[0]], node.of(ArgMax)
     columns = int(x.shape[-1])
+    if taken.floored:
+        state.reaches(x)
     if columns > _LARGEST_ARGMAX:
         raise state.origin.refuse(
             f"the place of a maximum among {columns} elements; at most {_LARGEST_ARGMAX} are possible",

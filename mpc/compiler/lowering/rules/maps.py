@@ -184,6 +184,8 @@ def concat(state: Lowering, node: Node) -> Value:
 def round_(state: Lowering, node: Node) -> Value:
     x, taken = state.values[node.reads[0]], node.of(Round)
     fraction = FRACTION_BITS if taken.fraction is None else taken.fraction
+    if taken.floored:
+        state.reaches(x)
     rounded = state.shorten(x, max(min(fraction, _ROUNDED_BITS - x.wire.bits + log2(x.scale)), FRACTION_BITS))
     if not taken.apart or (rounded is x and not taken.always):
         return rounded
