@@ -132,6 +132,22 @@ def test_the_stream_goes_on_across_internal_buffers() -> None:
         assert values[start : start + 4].tolist() == [word & P for word in words_of(stream)]
 
 
+@pytest.mark.parametrize(
+    "size", [prg._GCM_FROM - 8, prg._GCM_FROM, (1 << 18) + 24, (1 << 18) + 40, (1 << 19) + 32, 600_008]
+)
+def test_both_ways_to_encrypt_make_the_same_stream(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the processor has wide registers for AES decides how it is made, and nothing else."""
+    made: dict[bool, list[str]] = {}
+    asked: list[str] = []
+    monkeypatch.setattr(prg, "Cipher", lambda key, mode: (asked.append(mode.name), Cipher(key, mode))[1])
+    for wide in (False, True):
+        monkeypatch.setattr(prg.processor, "has_wide_aes", lambda wide=wide: wide)
+        values = [expand_field(SEED, (size // 8,)), *(expand_words(SEED, (size,), width) for width in (1, 7, 8))]
+        made[wide] = [hashlib.sha256(each).hexdigest() for each in values]
+        assert ("GCM" in asked) == (wide and size >= prg._GCM_FROM)
+    assert made[True] == made[False]
+
+
 def test_a_longer_expansion_starts_with_the_shorter() -> None:
     assert (expand_field(SEED, (100,))[:7] == expand_field(SEED, (7,))).all()
 
