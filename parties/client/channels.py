@@ -7,7 +7,7 @@ its own.  So any number of sessions, and of threads, may share one `Parties`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -18,11 +18,12 @@ from parties.client.consent.heads import Heads, place_of_heads
 from parties.client.conversation import Conversation, unless_closed
 from parties.client.running.entered import EnteredRuns, place_of
 from parties.client.running.keeper import Keeper
+from parties.client.together import Together, given_up
 from parties.config.models import ClusterConfig, Peer
 from parties.pb import collect_pb2_grpc, consent_pb2_grpc, data_pb2_grpc, party_pb2, party_pb2_grpc
 from parties.trust.identity import Identity
-from parties.wire.open_call import OpenCall
-from parties.wire.status import from_rpc
+from parties.wire.open_call import OpenCall, when_over
+from parties.wire.status import from_rpc, was_cancelled
 from parties.wire.transport import connect
 
 Request = TypeVar("Request")
@@ -38,10 +39,20 @@ class OneReply(Protocol[Asked, Answer]):
         """Begin the call; request: a message, or an iterator of them."""
 
 
+class Stream(Protocol[Found]):
+    """Replies of a call as gRPC gives them."""
+
+    def __iter__(self) -> Iterator[Found]:
+        """Wait for them, one after another."""
+
+    def cancel(self) -> bool:
+        """End the call."""
+
+
 class ManyReplies(Protocol[Asked, Found]):
     """A call of a stub that has a stream of replies."""
 
-    def __call__(self, request: Asked, /, timeout: float | None = None) -> Iterator[Found]:
+    def __call__(self, request: Asked, /, timeout: float | None = None) -> Stream[Found]:
         """Begin the call."""
 
 
@@ -72,7 +83,12 @@ class Reply(Generic[Answer]):
     """One answer of a call that is on its way.  Letting go of it cancels the call."""
 
     def __init__(self, party: PartyClient, future: grpc.Future[Answer]) -> None:
-        self._party, self._future = party, future
+        self._party, self._future, self._given_up = party, future, False
+
+    def give_up(self) -> None:
+        """End the call: see `Together`."""
+        self._given_up = True
+        self._future.cancel()
 
     def result(self) -> Answer:
         """Wait for the answer.
@@ -85,6 +101,8 @@ class Reply(Generic[Answer]):
         except grpc.RpcError as error:
             raise self._party.explain(error) from None
         except grpc.FutureCancelledError:
+            if self._given_up:
+                raise given_up(self._party.name) from None
             raise PeerError(f"the call to {self._party.name} was cancelled", peer=self._party.name) from None
 
     @property
@@ -100,13 +118,21 @@ class Reply(Generic[Answer]):
 class Replies(Generic[Answer]):
     """Answers of a call that has begun, one after another.  Letting go of them cancels the call."""
 
-    def __init__(self, party: PartyClient, call: Iterator[Answer]) -> None:
-        self._party, self._call = party, call
+    def __init__(self, party: PartyClient, call: Stream[Answer]) -> None:
+        self._party, self._call, self._given_up = party, call, False
+
+    def give_up(self) -> None:
+        """End the call: see `Together`."""
+        self._given_up = True
+        self._call.cancel()
 
     def __iter__(self) -> Iterator[Answer]:
         try:
             yield from self._call
         except grpc.RpcError as error:
+            if self._given_up and was_cancelled(error):
+                error.__traceback__ = None
+                raise given_up(self._party.name) from None
             raise self._party.explain(error) from None
 
 
@@ -119,22 +145,41 @@ class PartyClient:
         self._channel = connect(identity, peer.name, peer.address)
         self.stub = PartyStubs(self._channel)
 
-    def begin(self, call: One[Request, Answer], request: Request, seconds: float) -> Reply[Answer]:
+    def begin(
+        self, call: One[Request, Answer], request: Request, seconds: float, together: Together | None = None
+    ) -> Reply[Answer]:
         """Begin a call with one reply, which may take so many seconds; request: a message, or an iterator of them."""
         with unless_closed():
-            return Reply(self, call(self.stub).future(request, timeout=seconds))
+            future = call(self.stub).future(request, timeout=seconds)
+        reply = Reply(self, future)
+        if together is not None:
+            together.add(reply)
+            future.add_done_callback(partial(together.ended, name=self.name))
+        return reply
 
-    def stream(self, call: Many[Request, Answer], request: Request, seconds: float) -> Replies[Answer]:
+    def stream(
+        self, call: Many[Request, Answer], request: Request, seconds: float, together: Together | None = None
+    ) -> Replies[Answer]:
         """Begin a call with a stream of replies, the last of which comes within so many seconds."""
         with unless_closed():
-            return Replies(self, call(self.stub)(request, timeout=seconds))
+            replies = call(self.stub)(request, timeout=seconds)
+        found = Replies(self, replies)
+        if together is not None:
+            together.add(found)
+            when_over(replies, partial(together.ended, name=self.name))
+        return found
 
     def converse(
-        self, call: Callable[[PartyStubs], Callable[[Iterator[Request]], object]], ended: Callable[[], None]
+        self, call: Callable[[PartyStubs], Callable[[Iterator[Request]], object]], together: Together
     ) -> Conversation[Request, Any]:
-        """Begin a call in which one asks, and is answered, until one of both ends it; `ended` is called then."""
+        """Begin a call in which one asks, and is answered, until one of both ends it."""
         with unless_closed():
-            return Conversation(self, OpenCall(self._channel, call(self.stub), ended))
+            opened: OpenCall[Request, Any] = OpenCall(
+                self._channel, call(self.stub), partial(together.ended, name=self.name)
+            )
+        found = Conversation(self, opened)
+        together.add(found)
+        return found
 
     def explain(self, error: grpc.RpcError) -> MpcError:
         """Return the error that a failed call stands for."""
@@ -157,17 +202,28 @@ class Parties:
         self.keeper = Keeper(self)
         self._memory: list[int] | None = None
 
-    def start(self, call: One[Request, Answer], request: Request, seconds: float) -> list[Reply[Answer]]:
-        """Call every party at once, without waiting: `gather` has the answers."""
-        return [client.begin(call, request, seconds) for client in self.clients]
+    def start(
+        self, call: One[Request, Answer], request: Request, seconds: float, together: Together | None = None
+    ) -> list[Reply[Answer]]:
+        """Call every party at once, without waiting: `gather` has the answers.
 
-    def each(self, call: One[Request, Answer], request: Request, seconds: float) -> list[Answer]:
-        """Call every party at once, and return every party's answer.
+        together: the calls are part of it: those that go on are given up in a while if one has failed.
+        """
+        return [client.begin(call, request, seconds, together) for client in self.clients]
+
+    def each(
+        self, call: One[Request, Answer], request: Request, seconds: float, together: Together | None = None
+    ) -> list[Answer]:
+        """Call every party at once, and return every party's answer; together: see `start`.
 
         Raises:
             MpcError: the most telling one, if any call failed.
         """
-        return gather(self.start(call, request, seconds))
+        return gather(self.start(call, request, seconds, together))
+
+    def together(self) -> Together:
+        """Return what calls of a session are part of that are made at once: each party knows why all of them end."""
+        return Together(self.config.deadlines.connect)
 
     def each_or_none(
         self,
@@ -183,15 +239,16 @@ class Parties:
         answered: called with each answer as soon as it comes, up to the first failure.
 
         Raises:
-            MpcError: what failed first; the others only heard of it.
+            MpcError: what failed first, since the others only heard of it; what is the most telling, if that one did.
         """
-        replies = self.start(call, request, seconds)
+        replies = self.start(call, request, seconds, self.together())
         first = _watch(replies, failed, answered)
         if first is None:
             return gather(replies)
-        with suppress(MpcError):
-            gather(replies)
-        raise first.again()  # not the one that this frame keeps
+        errors = _errors(replies)
+        if first.heard_from is None:
+            raise first.again()  # not the one that this frame keeps
+        raise _most_telling([error for error in errors if error.peer != self.identity.name] or errors).again()
 
     @property
     def memory(self) -> int | None:
@@ -238,6 +295,17 @@ def gather(answers: Sequence[Awaited[Answer]]) -> list[Answer]:
     if errors:
         raise _most_telling(errors).again()
     return found
+
+
+def _errors(answers: Sequence[Awaited[object]]) -> list[MpcError]:
+    """Wait for every party's answer; return what those failed with that did."""
+    errors = []
+    for answer in answers:
+        try:
+            answer.result()
+        except MpcError as error:
+            errors.append(error.again())
+    return errors
 
 
 def _most_telling(errors: list[MpcError]) -> MpcError:

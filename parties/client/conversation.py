@@ -14,8 +14,9 @@ import grpc
 
 from mpc.errors import PeerError, SessionError
 from parties.alarms import ALARMS
+from parties.client.together import given_up
 from parties.wire.open_call import OpenCall
-from parties.wire.status import late
+from parties.wire.status import late, was_cancelled
 
 if TYPE_CHECKING:
     from parties.client.channels import PartyClient
@@ -71,7 +72,7 @@ class Conversation(Generic[Asked, Answer]):
         self._call.cancel()
 
     def give_up(self) -> None:
-        """End the call since another party's has ended, and this one says nothing: whoever waits is told that."""
+        """End the call since another party's has ended, and this one says nothing: see `Together`."""
         self._given_up = True
         self._call.cancel()
 
@@ -96,25 +97,15 @@ class Conversation(Generic[Asked, Answer]):
         except StopIteration:
             raise PeerError(f"{self.party.name} ended a call before it answered", peer=self.party.name) from None
         except grpc.RpcError as error:
-            if self._given_up and _was_cancelled(error):
+            if self._given_up and was_cancelled(error):
                 error.__traceback__ = None
-                raise PeerError(
-                    f"{self.party.name} said nothing, while a call to another party has ended",
-                    cause="it is busy or stopped, or waits for somebody else",
-                    remedy="mpc doctor",
-                    peer=self.party.name,
-                ) from None
+                raise given_up(self.party.name) from None
             if rang:
                 error.__traceback__ = None  # gRPC keeps the call that it raises, and so its frames
                 raise late(self.party.name, self.party.address) from None
             raise self.party.explain(error) from None  # in no local: its frames may lead here, in a circle
         finally:
             alarm.cancel()
-
-
-def _was_cancelled(error: Any) -> bool:
-    """Has a call ended because this side ended it?  gRPC's types leave out that its error has a code."""
-    return bool(error.code() is grpc.StatusCode.CANCELLED)
 
 
 class Turn(Iterator[Answer]):

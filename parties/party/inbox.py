@@ -19,11 +19,25 @@ _LARGEST_TOLD = 1 << 20
 """Bytes of the largest frame about outputs that are kept: signatures and certificates of up to 256 objects."""
 
 
-class Inbox:
-    """The steps of one peer, in order.  Thread-safe: one thread puts, another takes."""
+def over_at(peer: str, coordinator: str) -> PeerError:
+    """Make the error of a session that has ended in good order at a peer, and not here."""
+    return PeerError(
+        f"{peer} closed its end of the session",
+        cause=f"{coordinator}, who coordinates the session, ended it at {peer} and not here, or {peer} was cut off",
+        remedy="start a new session",
+        peer=peer,
+    )
 
-    def __init__(self, peer: str) -> None:
-        self._peer = peer
+
+class Inbox:
+    """The steps of one peer, in order.  Thread-safe: one thread puts, another takes.
+
+    Args:
+        coordinator: of the session; it may have ended it at a peer whose stream ends in good order.
+    """
+
+    def __init__(self, peer: str, coordinator: str) -> None:
+        self._peer, self._coordinator = peer, coordinator
         self._inflow = Inflow()
         self._run = 0
         self._sizes: tuple[int, ...] = ()
@@ -110,7 +124,7 @@ class Inbox:
         `deadline` (monotonic seconds)."""
         with self._inflow.lock:
             self._inflow.wait(lambda: self._require_going(step), deadline, late)
-        raise PeerError(f"{self._peer} ended the session", peer=self._peer)
+        raise over_at(self._peer, self._coordinator)
 
     @property
     def held_back(self) -> bool:
@@ -164,7 +178,7 @@ class Inbox:
         not.  Returns False, as nothing has come by that."""
         self._inflow.check()
         if self._inflow.over:
-            raise PeerError(f"{self._peer} ended the session", peer=self._peer)
+            raise over_at(self._peer, self._coordinator)
         if self._entered is not None and step:
             raise IntegrityError(
                 f"{self._peer} says that parties were not sent the same, and nothing of it is seen here",
@@ -176,7 +190,7 @@ class Inbox:
 
     def _await(self, ready: Callable[[], bool], deadline: float, late: str) -> None:
         if not self._inflow.wait(ready, deadline, lambda: DeadlineError(f"{self._peer} {late}", peer=self._peer)):
-            raise PeerError(f"{self._peer} ended the session", peer=self._peer)
+            raise over_at(self._peer, self._coordinator)
 
     def fail(self, error: MpcError) -> None:
         """Nothing more will come: whoever waits gets this error."""

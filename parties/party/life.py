@@ -22,6 +22,7 @@ from mpc.plan.plan import Plan
 from parties.agreed.terms import Terms
 from parties.alarms import ALARMS, Alarm
 from parties.config.models import PartyConfig
+from parties.party.inbox import over_at
 from parties.party.ledger.sessions import Ledger
 from parties.telemetry import Counters
 
@@ -118,16 +119,17 @@ class Farewells:
     """Peers that closed their side in good order: the coordinator's own call may be on its way, so wait a moment.
 
     Args:
+        coordinator: of the session.
         abort: ends the session with an error; keeps nothing alive.
     """
 
-    def __init__(self, life: SessionLife, abort: Callable[[MpcError], None]) -> None:
-        self._life, self._abort = life, abort
+    def __init__(self, life: SessionLife, coordinator: str, abort: Callable[[MpcError], None]) -> None:
+        self._life, self._coordinator, self._abort = life, coordinator, abort
         self._alarms: list[Alarm] = []
 
     def heard(self, peer: str) -> None:
-        """A peer has ended the session; if the coordinator does not, that is an error."""
-        error = PeerError(f"{peer} ended the session", peer=peer)
+        """The session has ended at a peer; if the coordinator does not end it here, that is an error."""
+        error = over_at(peer, self._coordinator)
         lost = weakly(self._abort_aside)
         with self._life.lock:
             if self._life.state in ("opening", "open"):

@@ -34,6 +34,7 @@ class Link:
         offer: of a connection for rounds, at the party that is dialled, if it takes some.
         failed: called once with what ended the stream, unless it ended in good order.
         ended: called with the peer's name if it did.
+        coordinator: of the session.
     """
 
     def __init__(
@@ -42,10 +43,11 @@ class Link:
         hello: Hello,
         failed: Callable[[MpcError], None],
         ended: Callable[[str], None],
+        coordinator: str,
         offer: Offer | None = None,
     ) -> None:
         self.peer = peer
-        self.inbox = Inbox(peer)
+        self.inbox = Inbox(peer, coordinator)
         self._hello = hello
         self._failed, self._ended = failed, ended
         self._outgoing: SimpleQueue[Frame | Piece | None] = SimpleQueue()
@@ -95,12 +97,14 @@ class Link:
                 f"{self.peer} did not {'send' if payload is None else 'take'} step {step} in time", peer=self.peer
             )
         if payload is None:  # lost: its end of the stream, or of the session, says why if it is more than that
-            self.inbox.await_end(step, min(deadline, time.monotonic() + _REASON_SECONDS), self._hung_up)
+            self.inbox.await_end(step, time.monotonic() + _REASON_SECONDS, self._hung_up)
         return payload
 
     def misses(self, step: int) -> bool:
-        """Is the peer late with a step, now that its deadline has passed?"""
-        return not self.inbox.has(step) if self._direct is None else self._direct.is_late
+        """Is the peer late with a step, or gone, now that its deadline has passed?"""
+        if self._direct is None:
+            return not self.inbox.has(step)
+        return self._direct.is_late or not self._direct.is_open
 
     def _hung_up(self) -> MpcError:
         return PeerError(

@@ -272,6 +272,12 @@ class PartyNode:
         session.renew(client)
         return session
 
+    def has_failed(self, session_id: bytes, client: str) -> bool:
+        """Has an error ended a session in which somebody had a part, one of the last?"""
+        with self._changed:
+            members, _ = self._endings.get(session_id, (frozenset(), None))
+        return client in members
+
     def sessions(self, client: str) -> list[PartySession]:
         """The open sessions that the caller coordinates; all of them for this party's operator.  The oldest first."""
         with self._changed:

@@ -231,8 +231,9 @@ class PartyService(party_pb2_grpc.PartyServicer):
                 part.Clear()
 
     def Close(self, request: party_pb2.CloseRequest, context: grpc.ServicerContext) -> party_pb2.CloseReply:
-        """End a session in good order; only for its coordinator."""
-        self._coordinated(request.session_id, context).close()
+        """End a session in good order, unless an error has ended it before; only for its coordinator."""
+        if not self._node.has_failed(request.session_id, caller(context)):
+            self._coordinated(request.session_id, context).close()
         return party_pb2.CloseReply()
 
     def Renew(self, request: party_pb2.RenewRequest, context: grpc.ServicerContext) -> party_pb2.RenewReply:

@@ -101,7 +101,7 @@ class PartySession:
         self.evaluations = Evaluations(terms, self._index, self.wires, config.cluster, draw)
         self.life = SessionLife()
         self.runs = Runs(self.life, lambda count: budget.give(count, coordinator))
-        self._farewells = Farewells(self.life, weakly(self.abort))
+        self._farewells = Farewells(self.life, self.coordinator, weakly(self.abort))
         self.links = self.make_links()
         self.online = Online(facts, self.life, self.runs, self.links, weakly(self.abort), consent, keeping)
         self.entries = Entries(facts, self.life, self.runs, self.online, consent)
@@ -143,7 +143,7 @@ class PartySession:
             rounds_port=self._listener.port if self._listener else 0,
             rounds_token=offer.token if offer else b"",
         )
-        return Link(name, hello, weakly(self.abort), weakly(self._farewells.heard), offer)
+        return Link(name, hello, weakly(self.abort), weakly(self._farewells.heard), self.coordinator, offer)
 
     # ------------------------------------------------------------------------- opening
 

@@ -5,6 +5,7 @@ A thread of gRPC's sends what is asked; whoever waits for an answer reads it in 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
@@ -21,23 +22,25 @@ class OpenCall(Generic[Asked, Answer]):
     Args:
         channel: that it is made on.
         begin: makes the call, of an iterator of what is asked.
-        ended: called, in a thread of gRPC's, once the call is over.
+        ended: called with gRPC's own call, in a thread of gRPC's, once that is over.
     """
 
     def __init__(
-        self, channel: Verified, begin: Callable[[Iterator[Asked]], Any], ended: Callable[[], None] = lambda: None
+        self,
+        channel: Verified,
+        begin: Callable[[Iterator[Asked]], Any],
+        ended: Callable[[Any], None] = lambda call: None,
     ) -> None:
         self._channel, self._asked, over = channel, SimpleQueue[Asked | None](), list[bool]()
         self._call, self._over = begin(iter(self._asked.get, None)), over
         asked = self._asked
 
-        def tell() -> None:
+        def tell(call: Any) -> None:
             over.append(True)
             asked.put(None)  # the thread that sends ends
-            ended()
+            ended(call)
 
-        if not self._call.add_callback(tell):
-            tell()
+        when_over(self._call, tell)
         self._shown = channel.current()
 
     @property
@@ -70,3 +73,13 @@ class OpenCall(Generic[Asked, Answer]):
         """Wait for the next answer; raises what gRPC raises."""
         answer: Answer = next(self._call)
         return answer
+
+
+def when_over(call: Any, tell: Callable[[Any], None]) -> None:
+    """Have `tell` called with a stream of gRPC's once it is over, in a thread of gRPC's; it is not kept alive by that.
+
+    Whoever lets go of a stream cancels it, and then None is told: nobody waits for it any more.
+    """
+    held = weakref.ref(call)
+    if not call.add_callback(lambda: tell(held())):
+        tell(call)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import grpc
 
@@ -21,6 +22,14 @@ from parties.wire.dialling import diagnose
 _LONGEST_TEXT = 2000
 _TOO_LARGE = re.compile(r"larger than max \((\d{1,12}) vs\. (\d{1,12})\)")
 """Match what gRPC says of a message that it does not take in; it is no detail of ours, which is JSON."""
+
+_WORDLESS = (
+    grpc.StatusCode.OK,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.CANCELLED,
+)
+"""What a call ends with that its server did not end itself, or ended well."""
 
 
 def to_detail(error: MpcError) -> str:
@@ -56,6 +65,25 @@ def from_rpc(error: grpc.RpcError, name: str, address: str, identity: Identity |
     return _from_detail(detail, name)
 
 
+def has_ended_well(call: Any) -> bool:
+    """Has a call, one of gRPC's that is over, not failed?"""
+    return isinstance(call, grpc.Call) and call.code() is grpc.StatusCode.OK
+
+
+def was_cancelled(error: Any) -> bool:
+    """Has a call ended because this side ended it?  gRPC's types leave out that its error has a code."""
+    return bool(error.code() is grpc.StatusCode.CANCELLED)
+
+
+def said_by(call: Any, name: str) -> MpcError | None:
+    """Return the error that `name` has ended a call with in its own words; None if there are none.  Nothing is dialled.
+
+    call: one of gRPC's that is over.
+    """
+    code, detail = _ending(call)
+    return None if code in _WORDLESS or not detail else _from_detail(detail, name)
+
+
 def late(name: str, address: str) -> DeadlineError:
     """Make the error of a process that has not answered within the time that a caller gave it."""
     return DeadlineError(
@@ -81,7 +109,7 @@ def _rounded(size: int) -> int:
     return 1 << (size - 1).bit_length()
 
 
-def _ending(error: Exception) -> tuple[grpc.StatusCode, str]:
+def _ending(error: Any) -> tuple[grpc.StatusCode, str]:
     """Return the status and the detail of a call that has failed: gRPC raises the call itself."""
     return (error.code(), error.details() or "") if isinstance(error, grpc.Call) else (grpc.StatusCode.UNKNOWN, "")
 

@@ -253,8 +253,8 @@ def test_a_party_that_commits_to_another_seed_is_named(
     stub = cluster.client("hospital")
     honest = stub.clients[1].begin
 
-    def lying(call: Any, request: Any, seconds: float) -> Any:
-        reply = honest(call, request, seconds)
+    def lying(call: Any, request: Any, seconds: float, *more: Any) -> Any:
+        reply = honest(call, request, seconds, *more)
         if not isinstance(request, data_pb2.SeedsRequest):
             return reply
 
@@ -498,9 +498,9 @@ def test_a_put_that_was_cut_at_its_end_is_finished(
     with monkeypatch.context() as patch:
         begin = client.clients[1].begin
 
-        def lost(call: Any, request: Any, seconds: float) -> Any:
+        def lost(call: Any, request: Any, seconds: float, *more: Any) -> Any:
             stub = MagicMock()
-            return Lost() if call(stub) is getattr(stub.data, method) else begin(call, request, seconds)
+            return Lost() if call(stub) is getattr(stub.data, method) else begin(call, request, seconds, *more)
 
         patch.setattr(client.clients[1], "begin", lost)
         with pytest.raises(PeerError):
@@ -542,9 +542,9 @@ def test_sample_rows_that_are_taken_back_are_not_published_by_an_interrupted_put
 def _without(begin: Any, method: str) -> Any:
     """Calls, but for those of one method, which nobody answers."""
 
-    def call(of: Any, request: Any, seconds: float) -> Any:
+    def call(of: Any, request: Any, seconds: float, *more: Any) -> Any:
         stub = MagicMock()
-        return Lost() if of(stub) is getattr(stub.data, method) else begin(of, request, seconds)
+        return Lost() if of(stub) is getattr(stub.data, method) else begin(of, request, seconds, *more)
 
     return call
 

@@ -339,8 +339,8 @@ def test_a_guest_who_only_receives_is_not_told_the_weights_or_the_masks(
     for party in client.clients:
         ask = party.stream
 
-        def overheard(call: object, request: object, seconds: float, ask=ask) -> Iterator:
-            for reply in ask(call, request, seconds):
+        def overheard(call: object, request: object, seconds: float, *more: object, ask=ask) -> Iterator:
+            for reply in ask(call, request, seconds, *more):
                 heard.append(reply.SerializeToString())
                 yield reply
 

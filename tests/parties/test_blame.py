@@ -13,11 +13,12 @@ import pytest
 from mpc.errors import HandshakeError, IntegrityError, MpcError, PeerError, SessionError
 from parties.config.models import Deadlines
 from parties.pb import provider_pb2
+from parties.pb.party_pb2 import CloseRequest
 from parties.pb.provider_pb2 import DealPart
 from parties.provider.service import ProviderService
 from parties.wire.frames import Chunk
 from tests.support.effort import SLOWNESS
-from tests.support.parties import RECIPIENT, InProcess, eventually
+from tests.support.parties import OWNER, RECIPIENT, InProcess, data, eventually
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -89,3 +90,20 @@ def test_what_only_follows_from_the_end_does_not_stand_for_its_cause(tmp_path: P
             assert (told.code, told.peer) == (HandshakeError.code, "party-1")
         own = IntegrityError("the corrections were altered", peer="provider")
         assert session.life.told(own) is own
+
+
+def test_whoever_may_have_ended_a_session_at_one_party_is_named(tmp_path: Path) -> None:
+    """As a client does that gives up on a third: the party that obeys has done nothing by itself."""
+    with InProcess(tmp_path, 2) as cluster:
+        script = cluster.script().ready()
+        session = cluster.of(0, script.id)
+        handed = script.everyone(lambda index: script.masks(index, 1, OWNER))
+        for wire, value in script.masked(script.integers(data(1)), handed).items():
+            script.submit(0, 1, wire, value, OWNER)
+        cluster.party(1).Close(CloseRequest(session_id=script.id))
+        assert eventually(lambda: session.life.error is not None)
+        error = session.life.error
+        assert error is not None and (error.code, error.peer, error.heard_from) == ("peer", "party-1", None)
+        assert error.what == "party-1 closed its end of the session"
+        assert "coordinator, who coordinates the session, ended it at party-1 and not here" in str(error.cause)
+        cluster.party(0).Close(CloseRequest(session_id=script.id))  # nothing is left to end

@@ -326,11 +326,11 @@ def test_a_client_that_was_cut_off_enters_the_rest_of_its_row(
     with monkeypatch.context() as patch:
         begin = parties.clients[1].begin
 
-        def lost(call: Any, request: Any, seconds: float) -> Any:
+        def lost(call: Any, request: Any, seconds: float, *more: Any) -> Any:
             stub = MagicMock()
             if call(stub) is stub.data.Complete:
                 raise PeerError("the connection to party-1 was lost", peer="party-1")
-            return begin(call, request, seconds)
+            return begin(call, request, seconds, *more)
 
         patch.setattr(parties.clients[1], "begin", lost)
         with pytest.raises(PeerError):

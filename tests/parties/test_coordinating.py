@@ -314,7 +314,7 @@ def test_a_call_that_is_given_up_says_that_its_party_was_silent(cluster: InProce
     call = Waiting()
     conversation = Conversation(cluster.client().clients[0], cast(Any, call))
     conversation.give_up()
-    with pytest.raises(PeerError, match="party-0 said nothing, while a call to another party has ended") as caught:
+    with pytest.raises(PeerError, match="party-0 said nothing, and the session ends without it") as caught:
         conversation.next(time.monotonic() + PATIENCE)
     assert call.cancelled and caught.value.peer == "party-0"
 

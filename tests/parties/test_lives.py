@@ -128,12 +128,12 @@ def test_a_brief_loss_of_the_connection_ends_nothing(cluster: InProcess) -> None
         party, lost = client.parties.clients[0], []
         begin = party.begin
 
-        def flaky(method: str, request: object, seconds: float) -> object:
+        def flaky(method: str, request: object, seconds: float, *more: object) -> object:
             if method == "Renew" and len(lost) % 2 == 0:
                 lost.append(method)
                 raise SessionError("lost, for this test")
             lost.append(method)
-            return begin(method, request, seconds)
+            return begin(method, request, seconds, *more)
 
         party.begin = flaky  # type: ignore[method-assign]
         assert eventually(lambda: gone(cluster, id_of(session)) or len(lost) > 12)

@@ -44,9 +44,9 @@ def cut_at_complete(client: Parties, monkeypatch: pytest.MonkeyPatch, **put_with
     """Put a table that exists at the first party and is whole, but does not count, at the second one."""
     begin = client.clients[1].begin
 
-    def lost(call: Any, request: Any, seconds: float) -> Any:
+    def lost(call: Any, request: Any, seconds: float, *more: Any) -> Any:
         stub = MagicMock()
-        return Lost() if call(stub) is stub.data.Complete else begin(call, request, seconds)
+        return Lost() if call(stub) is stub.data.Complete else begin(call, request, seconds, *more)
 
     with monkeypatch.context() as patch:
         patch.setattr(client.clients[1], "begin", lost)

@@ -194,9 +194,9 @@ def test_others_join_a_session_that_was_dealt_ahead(cluster: InProcess, monkeypa
     client = cluster.client()
     start, calls = client.start, []
 
-    def recorded(call: object, request: object, seconds: float) -> object:
+    def recorded(call: object, request: object, seconds: float, *more: object) -> object:
         calls.append(type(request).__name__)
-        return start(call, request, seconds)
+        return start(call, request, seconds, *more)
 
     monkeypatch.setattr(client, "start", recorded)
     session = Session(client, compiled, 2)

@@ -355,7 +355,7 @@ def test_a_manifest_that_its_owner_has_not_signed_is_refused_by_the_provider(kep
     for shelf in kept.shelves:
         old = shelf.statements[kept.manifest.id]
         shelf.statements[kept.manifest.id] = replace(old, signature=kept.manifest.sign(eve).signature)
-    with pytest.raises(IntegrityError, match=r"false manifest|ended the session \(integrity"):  # whoever is heard first
+    with pytest.raises(IntegrityError, match="false manifest"):  # also if the other party is heard first
         kept.open()
 
 

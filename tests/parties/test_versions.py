@@ -294,10 +294,10 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Any:
     honest = PartyClient.begin
 
     def breaks(method: str, party: str) -> None:
-        def begin(self: PartyClient, call: Any, request: Any, seconds: float) -> Any:
+        def begin(self: PartyClient, call: Any, request: Any, seconds: float, *more: Any) -> Any:
             if self.name == party and call(Called()) == method:
                 raise PeerError("the connection is lost", peer=party)
-            return honest(self, call, request, seconds)
+            return honest(self, call, request, seconds, *more)
 
         monkeypatch.setattr(PartyClient, "begin", begin)
 

@@ -58,7 +58,7 @@ def test_a_checked_run_of_one_window_is_prepared_whole(cluster: Uneven, monkeypa
 
 def test_a_greeting_without_a_window_is_malformed() -> None:
     own = Hello(protocol=1, session_id=bytes(32), salt=bytes(SALT_BYTES), window=7)
-    link = Link("party-1", own, lambda error: None, lambda name: None)
+    link = Link("party-1", own, lambda error: None, lambda name: None, "coordinator")
     with pytest.raises(HandshakeError, match="malformed"):
         link.check(Hello(protocol=1, session_id=bytes(32), salt=bytes(SALT_BYTES)))
     link.check(Hello(protocol=1, session_id=bytes(32), salt=bytes(SALT_BYTES), window=9))

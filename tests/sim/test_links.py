@@ -111,7 +111,9 @@ class Node:
             window=1,
         )
         self.links = {
-            other: Link(f"party-{other}", hello, self.abort, lambda _: None) for other in range(count) if other != index
+            other: Link(f"party-{other}", hello, self.abort, lambda _: None, "coordinator")
+            for other in range(count)
+            if other != index
         }
         self.error: BaseException | None = None
         self.outputs: list[np.ndarray] = []

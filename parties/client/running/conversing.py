@@ -6,13 +6,10 @@ enter x^ and wait for the result.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Generic, TypeVar
 
-from parties.alarms import ALARMS
 from parties.client.channels import Parties
 from parties.client.conversation import Conversation, Turn
 from parties.pb.party_pb2 import (
@@ -30,7 +27,6 @@ from parties.pb.party_pb2 import (
 from parties.wire.transport import FRAME_BYTES
 
 Found = TypeVar("Found")
-_Weak = weakref.ref[Conversation[CoordinatePart, CoordinateReply]]
 _ROOM = 1 << 10
 """Bytes of a message beside an input: its header, and what else is asked."""
 
@@ -116,22 +112,9 @@ class Conversing:
     def _conversations(self) -> list[Conversation[CoordinatePart, CoordinateReply]]:
         """Return the open calls, or new ones if one has ended meanwhile: then the parties say why."""
         if not self._open or any(each.is_over for each in self._open):
-            group = list[_Weak]()
-            ended = partial(_end_soon, group, self._parties.config.deadlines.connect)
-            self._open = [party.converse(lambda stub: stub.Coordinate, ended) for party in self._parties.clients]
-            group.extend(map(weakref.ref, self._open))
+            together = self._parties.together()
+            self._open = [party.converse(lambda stub: stub.Coordinate, together) for party in self._parties.clients]
         return self._open
-
-
-def _end_soon(group: Sequence[_Weak], seconds: float) -> None:
-    """End all calls to the parties in a while, since one has ended: what it refused, others may never hear of."""
-
-    def end() -> None:
-        for each in group:
-            if (found := each()) is not None:
-                found.give_up()
-
-    ALARMS.set(seconds, end)
 
 
 def _parts(turn: Turn[CoordinateReply]) -> Iterator[ResultPart]:

@@ -64,6 +64,9 @@ class RunReport:
 
 _ADDED = ("batch", "rounds", "sent_bytes", "dealt_bytes", "online_s", "offline_s", "provider_s", "online_cpu_s")
 
+_FAREWELL_SECONDS = 2.0
+"""In which parties answer that they have closed a session of which a run has failed: most of them know of it."""
+
 
 def sum_reports(reports: list[RunReport]) -> RunReport:
     """Return the price of several runs, one after another: their rows, rounds, bytes and seconds added up."""
@@ -99,7 +102,7 @@ def prepare(
         seconds = time_for(seconds, plan_cost(plan.at(number), batch).dealt)
     if conversing is not None:
         return conversing.prepare(request, seconds)
-    return parties.start(lambda stub: stub.Prepare, request, seconds)
+    return parties.start(lambda stub: stub.Prepare, request, seconds, parties.together())
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,7 @@ class CoordinatedSession:
         self._deadlines = parties.config.deadlines
         self.on_progress: Progress | None = None
         self.open = False
+        self._patience = self._deadlines.connect
         self.setup_dealt = 0
         self._called_off: list[Reply[party_pb2.EndReply]] = []
         self.terms = stock.terms if stock else propose(parties, plan, bindings=bindings, keeps=keeps, wait=wait)
@@ -224,6 +228,7 @@ class CoordinatedSession:
         Returns:
             (int64 integers of every output wire that this client receives, the report)
         """
+        self._patience = min(self._deadlines.connect, _FAREWELL_SECONDS)  # if this fails, somebody may be silent
         started = clock()
         ask = partial(self.part.ask, batch=batch, on_progress=self.on_progress)
         waits = bool(self.plan.at(self._pipeline.begun + 1).entered)  # another begins at a party that is asked for it
@@ -237,6 +242,7 @@ class CoordinatedSession:
             self._pipeline.entered(following, expected)
         received = self.part.receive(number)
         self._pipeline.received()
+        self._patience = self._deadlines.connect
         report = RunReport(
             batch=batch,
             parties=len(self._parties.names),
@@ -342,7 +348,7 @@ class CoordinatedSession:
             self.conversing.finish()
         request = party_pb2.CloseRequest(session_id=self.id)
         try:
-            self._parties.each(lambda stub: stub.Close, request, self._deadlines.connect)
+            self._parties.each(lambda stub: stub.Close, request, self._patience)
         except (MpcError, RuntimeError):  # a party is gone, or this client's own threads are
             return
         finally:

@@ -134,11 +134,13 @@ class Receiver:
         """Ask every party for a run's result, and the first one for z^."""
         if self._conversing is not None:
             return self._conversing.results(run, seconds)
+        together = self.parties.together()
         return [
             party.stream(
                 lambda stub: stub.Result,
                 party_pb2.ResultRequest(session_id=self.id, run=run, values=not number),
                 seconds,
+                together,
             )
             for number, party in enumerate(self.parties.clients)
         ]

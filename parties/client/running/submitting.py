@@ -132,7 +132,8 @@ class Submitter:
             asked = self._conversing.masks(bundle.entry.number, self.deadlines.setup)
         elif handed is None:
             request = party_pb2.MasksRequest(session_id=self.id, run=bundle.entry.number)
-            asked = self.parties.start(lambda stub: stub.Masks, request, self.deadlines.setup)
+            together = self.parties.together()
+            asked = self.parties.start(lambda stub: stub.Masks, request, self.deadlines.setup, together)
         refusal = self._claim(bundle.entry)  # on the disk while masks are on their way, and before x^ leaves
         try:
             replies = gather(asked) if handed is None else handed

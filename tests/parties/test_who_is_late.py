@@ -1,0 +1,225 @@
+"""A party that is frozen in a run: who is told whom it waits for, and how soon."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import chain
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import grpc
+import pytest
+
+from mpc.compiler.roles import Roles
+from mpc.errors import DeadlineError, IntegrityError, MpcError, PeerError, PolicyError
+from parties import Session
+from parties.agreed.terms import Terms
+from parties.client.channels import gather
+from parties.client.running.participant import Participant
+from parties.client.together import GivenUpError, Together, given_up
+from parties.party.services import PartyService
+from parties.pb import party_pb2
+from parties.wire.direct import swap
+from parties.wire.status import to_detail
+from tests.support.parties import OWNER, PATIENCE, RECIPIENT, SEPARATE, InProcess, Script, data, deadlines
+
+pytestmark = pytest.mark.timeout(120)
+ALL = Roles()
+"""The coordinator owns and receives everything."""
+LATE = deadlines(connect=10 * PATIENCE, setup=PATIENCE, step=1, submit=10 * PATIENCE)
+"""Who waits for a frozen party as long as for a connection, or for an input, is not done before the test is."""
+
+
+@pytest.fixture
+def thawed() -> Iterator[threading.Event]:
+    """Set when the test is over: what was frozen goes on."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def frozen(thawed: threading.Event) -> type[PartyService]:
+    """A party that does nothing any more once a run's input is to come."""
+
+    class Frozen(PartyService):
+        def SubmitWhole(self, request: party_pb2.WholeInput, context: grpc.ServicerContext) -> party_pb2.SubmitReply:
+            if request.header.run:
+                thawed.wait()
+            return super().SubmitWhole(request, context)
+
+        def Submit(
+            self, request: Iterator[party_pb2.SubmitPart], context: grpc.ServicerContext
+        ) -> party_pb2.SubmitReply:
+            first = next(request)
+            if first.header.run:
+                thawed.wait()
+            return super().Submit(chain([first], request), context)
+
+        def Result(
+            self, request: party_pb2.ResultRequest, context: grpc.ServicerContext
+        ) -> Iterator[party_pb2.ResultPart]:
+            thawed.wait()
+            yield from super().Result(request, context)
+
+        def Close(self, request: party_pb2.CloseRequest, context: grpc.ServicerContext) -> party_pb2.CloseReply:
+            thawed.wait()
+            return super().Close(request, context)
+
+    return Frozen
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_client_is_told_by_who_waits_for_a_frozen_party(tmp_path: Path, index: int, thawed: threading.Event) -> None:
+    """As soon as the other one knows, whichever is asked first; closing the session waits for nobody, either."""
+    with InProcess(tmp_path, 2, services={index: frozen(thawed)}, deadlines=LATE) as cluster:
+        try:
+            with (
+                Session(cluster.client(), cluster.compiled(ALL)) as session,
+                pytest.raises(DeadlineError, match=f"party-{1 - index}: party-{index} did not send step 0 in time"),
+            ):
+                session.run(None, {"x": data(1)})
+        finally:
+            thawed.set()
+
+
+def test_a_recipient_is_told_by_who_waits_for_a_frozen_party(tmp_path: Path, thawed: threading.Event) -> None:
+    with InProcess(tmp_path, 2, services={0: frozen(thawed)}, deadlines=LATE) as cluster:
+        try:
+            script = cluster.script(SEPARATE).ready()
+            entering = threading.Thread(target=enter, args=(script,))
+            entering.start()
+            guest = Participant(cluster.client(RECIPIENT), script.plan, terms_of(script))
+            with pytest.raises(DeadlineError, match="party-1: party-0 did not send step 0 in time"):
+                guest.receive(1)
+        finally:
+            thawed.set()
+        entering.join()
+
+
+def enter(script: Script) -> None:
+    with suppress(PeerError):
+        script.enter(1, script.integers(data(1)), OWNER)
+
+
+def terms_of(script: Script) -> Terms:
+    return script.cluster.of(0, script.id).terms
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_who_has_only_waited_for_another_is_not_blamed_in_rounds_beside_grpc(
+    tmp_path: Path, step: int, thawed: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last party freezes between two of its sends: the first misses a step of both others, as the second waits."""
+    quick = deadlines(connect=5, setup=PATIENCE, step=1.5, submit=PATIENCE)
+    with InProcess(tmp_path, 3, deadlines=quick) as cluster:
+        script = cluster.script().ready()
+        sessions = [cluster.of(index, script.id) for index in range(3)]
+        assert all(link.direct is not None for session in sessions for link in session.links.values())
+        first, second = (cast(Any, sessions[2].links[name].direct) for name in ("party-0", "party-1"))
+        begin = second.begin
+
+        def freeze(run: int, number: int, payload: bytes, size: int) -> None:
+            if number == step:
+                swap([first], float("inf"), lambda: None)
+                thawed.wait()
+            begin(run, number, payload, size)
+
+        monkeypatch.setattr(second, "begin", freeze)
+        try:
+            with suppress(PeerError):
+                script.enter(1, script.integers(data(1)), OWNER)
+            with pytest.raises(PeerError) as caught:
+                script.everyone(lambda i: script.result(i, 1, RECIPIENT))
+        finally:
+            thawed.set()
+        assert [error and error.peer for error in script.errors[:2]] == ["party-2", "party-2"], script.errors
+        assert caught.value.peer == "party-2"
+        ends = [session.life.error for session in sessions[:2]]
+        assert ends[1] is not None and ends[1].what == f"party-2 did not send step {step} in time"
+        assert ends[0] is not None and ends[0].peer == "party-2"
+
+
+# ------------------------------------------------------------------------- calls made together
+
+
+class Ended(grpc.Call):
+    """A call that is over, as far as anybody asks."""
+
+    def __init__(self, error: MpcError | None, code: grpc.StatusCode = grpc.StatusCode.FAILED_PRECONDITION) -> None:
+        self._error, self._code = error, code
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+    def details(self) -> str:
+        return "" if self._error is None else to_detail(self._error)
+
+
+for name in grpc.Call.__abstractmethods__ - set(vars(Ended)):
+    setattr(Ended, name, lambda self, *arguments: None)
+Ended.__abstractmethods__ = frozenset()
+
+
+class Waiting:
+    def __init__(self) -> None:
+        self.over = threading.Event()
+
+    def give_up(self) -> None:
+        self.over.set()
+
+
+LOST = Ended(None, grpc.StatusCode.UNAVAILABLE)
+HEARD = Ended(IntegrityError("party-1 ended the session", peer="party-1", heard_from="party-1"))
+REASON = Ended(PolicyError("no model of that name"))
+
+
+@pytest.mark.parametrize(
+    ("ended", "seconds", "given"),
+    [
+        ([REASON], 1000, True),
+        ([HEARD, REASON], 1000, True),
+        ([LOST], 0, True),
+        ([HEARD], 0, True),
+        ([LOST, HEARD], 1000, False),
+        ([Ended(None, grpc.StatusCode.OK), None], 0, False),
+    ],
+)
+def test_calls_are_given_up_soon_after_one_has_a_reason(
+    ended: list[Ended | None], seconds: float, given: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was lost, or has only heard of a failure, leaves the others time; one that has ended well leaves all."""
+    rung = list[float]()
+
+    def ring(after: float, call: Callable[[], None]) -> None:
+        rung.append(after)
+        if after < 1000:
+            call()
+
+    monkeypatch.setattr("parties.client.together.ALARMS", SimpleNamespace(set=ring))
+    together, waiting = Together(seconds), Waiting()
+    together.add(waiting)
+    for call in ended:
+        together.ended(call, "party-0")
+    assert waiting.over.is_set() is given, rung
+
+
+def test_who_was_given_up_is_named_only_if_nobody_says_more() -> None:
+    reason = DeadlineError("party-0: party-1 did not send step 0 in time", peer="party-1")
+    silent = given_up("party-1")
+
+    class Fails:
+        def __init__(self, error: MpcError) -> None:
+            self.error = error
+
+        def result(self) -> object:
+            raise self.error.again()
+
+    for errors in ([silent, reason], [reason, silent]):
+        with pytest.raises(DeadlineError, match="did not send step 0"):
+            gather([Fails(error) for error in errors])
+    with pytest.raises(GivenUpError) as caught:
+        gather([Fails(silent)])
+    assert caught.value.peer == "party-1" and (caught.value.code, caught.value.exit_code) == ("peer", 6)
