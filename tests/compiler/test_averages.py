@@ -9,9 +9,11 @@ import onnx
 import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from mpc.compiler.compile import Compiled
+from mpc.compiler.compile import Compiled, compile_model
+from mpc.plan.cost import plan_cost
 from tests.support.graphs import node
-from tests.support.models import assert_agrees
+from tests.support.models import assert_agrees, plaintext
+from tests.support.tables import computed
 
 TOKENS, WIDTH, ROWS = 6, 5, 20
 UNSQUEEZE = [node("Unsqueeze", ["mask", "two"], ["on"]), node("Cast", ["on"], ["marks"], to=TensorProto.FLOAT)]
@@ -36,7 +38,7 @@ UNIT = [node("ReduceL2", ["average"], ["length"], axes=[-1]), node("Div", ["aver
 FIXED, OPEN = 3, "batch"
 
 
-def save(folder: Path, nodes: list[NodeProto], rows: int | str, least: float) -> Path:
+def save(folder: Path, nodes: list[NodeProto], rows: int | str, least: float, mask: int = TensorProto.INT64) -> Path:
     constants = {
         "one": np.array([1]),
         "two": np.array([2]),
@@ -52,7 +54,7 @@ def save(folder: Path, nodes: list[NodeProto], rows: int | str, least: float) ->
         "test",
         [
             helper.make_tensor_value_info("x", TensorProto.FLOAT, [rows, TOKENS, WIDTH]),
-            helper.make_tensor_value_info("mask", TensorProto.INT64, [rows, TOKENS]),
+            helper.make_tensor_value_info("mask", mask, [rows, TOKENS]),
         ],
         [helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, [rows, WIDTH])],
         [numpy_helper.from_array(value, name) for name, value in constants.items() if name in read],
@@ -107,3 +109,55 @@ def test_another_sum_by_the_number_of_marks_is_as_the_model_has_it(tmp_path: Pat
     given["mask"][::2] = 0
     nodes = [*UNSQUEEZE, node("ReduceSum", ["x", "one"], ["total"], keepdims=0), *NUMBER, *CLIP, *DIV]
     agrees(save(tmp_path, nodes, OPEN, 0.5), given)
+
+
+REALS = [node("Unsqueeze", ["mask", "two"], ["marks"])]
+WIDE = [node("Unsqueeze", ["mask", "two"], ["on"]), node("Expand", ["on", "sizes"], ["marks"])]
+FLAT = [node("ReduceSum", ["mask", "one"], ["number"], keepdims=1)]
+MORE = [node("Add", ["number", "least"], ["clipped"])]
+LARGER = [node("Max", ["number", "least"], ["clipped"])]
+
+
+def reals(scale: float) -> dict[str, np.ndarray]:
+    """Weights that are anything from nothing to a scale."""
+    given, rng = feeds(ROWS), np.random.default_rng(6)
+    weights = given["mask"] * rng.uniform(scale / 8, scale, given["mask"].shape)
+    return {**given, "mask": weights.astype(np.float32)}
+
+
+@pytest.mark.parametrize("held", [CLIP, MORE, LARGER], ids=["clip", "more", "max"])
+@pytest.mark.parametrize(("marks", "number"), [(REALS, NUMBER), (WIDE, NUMBER), (REALS, FLAT)])
+def test_an_average_by_reals_is_as_exact_as_by_whole_numbers(
+    marks: list[NodeProto], number: list[NodeProto], held: list[NodeProto], tmp_path: Path
+) -> None:
+    """A mask of floats is one, too: behind it a norm was off by 0.6."""
+    model = save(tmp_path, [*marks, *TOTAL, *number, *held, *DIV, *UNIT], OPEN, 1e-9, TensorProto.FLOAT)
+    compiled, whole = compile_model(model, {"x": (-4, 4), "mask": (0, 1)}), feeds(ROWS)
+    for given in ({**whole, "mask": whole["mask"].astype(np.float32)}, reals(1.0), reals(1e-3)):
+        assert np.abs(computed(compiled, given)[0] - plaintext(model, given)[0]).max() < 1e-4
+    assert compiled.errors["y"] < 1e-4
+
+
+def test_of_no_weights_an_average_is_zero_and_their_digits_stay(tmp_path: Path) -> None:
+    given = reals(1.0)
+    given["mask"][::2] = 0
+    model = save(tmp_path, [*WIDE, *TOTAL, *NUMBER, *CLIP, *DIV], OPEN, 1e-9, TensorProto.FLOAT)
+    compiled = assert_agrees(model, given, {"x": (-4, 4), "mask": (0, 1)}, tolerance=2e-4)
+    assert plan_cost(compiled.plan, 1).rounds <= 7
+
+
+def test_values_of_any_size_are_averaged(tmp_path: Path) -> None:
+    given = reals(1.0)
+    given["x"] *= 1e5
+    model = save(tmp_path, [*WIDE, *TOTAL, *NUMBER, *CLIP, *DIV], OPEN, 1e-9, TensorProto.FLOAT)
+    assert_agrees(model, given, {"x": (-4e5, 4e5), "mask": (0, 1)}, tolerance=8.0)
+
+
+@pytest.mark.parametrize("low", [-1.0, 0.0])
+def test_a_quotient_that_is_no_average_is_as_the_model_has_it(low: float, tmp_path: Path) -> None:
+    """Weights that may be negative, or another sum: no value bounds it."""
+    given = reals(1.0)
+    total = TOTAL if low else [node("ReduceSum", ["x", "one"], ["total"], keepdims=0)]
+    model = save(tmp_path, [*WIDE, *total, *NUMBER, *CLIP, *DIV], OPEN, 0.5, TensorProto.FLOAT)
+    given["mask"] += low / 8
+    assert_agrees(model, given, {"x": (-4, 4), "mask": (low, 1)}, tolerance=5e-3)

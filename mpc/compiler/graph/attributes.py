@@ -48,6 +48,11 @@ class Attributes:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Averaged(Attributes):
+    """A sum of values times weights, times one over the sum of the weights, or over a little more."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Weighted(Attributes):
     """x weight + bias, secret: elementwise (scale), or as the derived records say.  None is no bias, zeros are one.
 

@@ -14,6 +14,7 @@ from mpc.compiler.graph.attributes import (
     Affine,
     ArgMax,
     Attributes,
+    Averaged,
     Chosen,
     Columns,
     Concat,
@@ -199,7 +200,7 @@ SPEC: dict[str, tuple[Form, ...]] = {
     "conv": (Form((2, 2), _convolved, Sliding), Form((1, 1), _convolved, Filters)),
     "scale": (Form((1, 1), _broadcast, Weighted),),
     # x y, elementwise
-    "multiply": (Form((2, 2), _broadcast),),
+    "multiply": (Form((2, 2), _broadcast), Form((2, 2), _broadcast, Averaged)),
     "sum": (Form((1, _MANY), _summed, Sum),),
     "total": (Form((1, 1), _totalled, Total),),
     "weigh": (Form((1, 1), _weighed, Weigh),),

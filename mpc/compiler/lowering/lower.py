@@ -24,6 +24,7 @@ from mpc.compiler.lowering.rules import (
     maps,
     noises,
     norms,
+    pooled,
     products,
     quotients,
     rounding,
@@ -158,6 +159,8 @@ def _function(state: Lowering, node: Node) -> Value:
     floor = taken.floor
     if taken.name == "reciprocal" and (more := quotients.raised(state, node)) is not None:
         x = more
+    elif taken.name == "reciprocal" and (weights := pooled.unclipped(state, node)) is not None:
+        x = weights
     if floor is not None and any(reader.attributes.known is None for reader in state.graph.readers(node.writes)):
         floor = max(floor, x.coarse[1] * _LEAST_PART)  # else the product that reads it has no digits left
     found = approximate.apply(state, x, taken.name, taken.parameters, finest, floor)

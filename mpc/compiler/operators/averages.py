@@ -6,7 +6,7 @@ its values.  But marks are whole numbers of zero or more: the number is 1 at lea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 
 from mpc.compiler.graph.attributes import Take
@@ -70,20 +70,31 @@ def _marks(state: Context, name: str) -> tuple[str, Axes] | None:
     if name not in state.shapes or state.value(name) not in state.integral:
         return None
     writers = {node.writes: node for node in state.nodes}
-    base, chain = state.value(name), list[Node]()
+    base = state.value(name)
     found = _are_marks(state, base)
-    while (node := writers.get(base)) is not None and _repeats(state, node):
+    while not found and (node := writers.get(base)) is not None and repeats(state, node):
+        base = node.reads[0]
+        found = _are_marks(state, base)
+    return placed(state, writers, state.value(name)) if found else None
+
+
+def placed(state: Context, writers: Mapping[str, Node], name: str) -> tuple[str, Axes]:
+    """Return the value that another one is, be it on more axes or repeated, and which of its axes each is."""
+    base, chain = name, list[Node]()
+    while (node := writers.get(base)) is not None and repeats(state, node):
         chain.append(node)
         base = node.reads[0]
-        found = found or _are_marks(state, base)
-    if not found:
-        return None
     axes: Axes = tuple(axis if size != 1 else None for axis, size in enumerate(state.shapes[base]))
     for node in reversed(chain):
         if node.op == "reshape":
-            left = [axis for axis, size in zip(axes, state.shapes[node.reads[0]], strict=True) if size != 1]
-            axes = tuple(left.pop(0) if size != 1 else None for size in state.shapes[node.writes])
+            axes = reshaped(state, node, axes)
     return base, axes
+
+
+def reshaped(state: Context, node: Node, axes: Axes) -> Axes:
+    """Return the axes behind a reshape that puts some of size 1 in, or leaves them out."""
+    left = [axis for axis, size in zip(axes, state.shapes[node.reads[0]], strict=True) if size != 1]
+    return tuple(left.pop(0) if size != 1 else None for size in state.shapes[node.writes])
 
 
 def _are_marks(state: Context, name: str) -> bool:
@@ -91,7 +102,7 @@ def _are_marks(state: Context, name: str) -> bool:
     return isinstance(state.facts.get(name), Natural) or state.inferred(name) == "bool"
 
 
-def _repeats(state: Context, node: Node) -> bool:
+def repeats(state: Context, node: Node) -> bool:
     """Does a node put axes of size 1 in or leave them out, or repeat elements along one?"""
     if node.op == "take":
         return not any(node.of(Take).indices) and state.shapes[node.reads[0]][node.of(Take).axis] == 1

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mpc.compiler.operators import averages, deviations
+from mpc.compiler.graph.attributes import Averaged
+from mpc.compiler.operators import averages, deviations, weighted
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import magnitude, product
 from mpc.compiler.operators.facts import Length, Magnitude, More, Root, Square
@@ -47,6 +48,9 @@ def divide(state: Context, node: ModelNode, settings: Settings) -> None:
         return
     over = deviations.inverse(state, divisor)
     if _by_more(state, left, right, over, node.output[0]):
+        return
+    if weighted.is_average(state, left, right):
+        state.emit("multiply", (left, over), node.output[0], state.joint(left, over), Averaged())
         return
     if not deviations.scaled(state, left, over, node.output[0]):
         product(state, left, over, node.output[0])

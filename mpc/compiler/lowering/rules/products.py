@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mpc import fixedpoint
-from mpc.compiler.graph.attributes import Affine, Chosen, Filters, Sliding, Total, Weighted
+from mpc.compiler.graph.attributes import Affine, Averaged, Chosen, Filters, Sliding, Total, Weighted
 from mpc.compiler.graph.graph import Node, simple_factor, static
 from mpc.compiler.lowering.builder import LINEAR_BITS, SERIES_SCALE_BITS, Lowering
 from mpc.compiler.lowering.emitted import FRACTION_BITS, SMALLER, Value
@@ -19,6 +19,7 @@ from mpc.compiler.lowering.known import known_bound, known_interval, product_of
 from mpc.compiler.lowering.norms import Norms
 from mpc.compiler.lowering.rules import factors
 from mpc.compiler.lowering.rules.means import share, weighted_mean
+from mpc.compiler.lowering.rules.pooled import average
 from mpc.compiler.lowering.rules.together import (
     affine_norms,
     divided,
@@ -190,6 +191,8 @@ def product(state: Lowering, node: Node) -> Value:
         return _chosen(state, node)
     square = node.reads[0] == node.reads[1]
     found = (weighted_mean(state, node) or share(state, node)) if node.op == "multiply" else None
+    if isinstance(node.attributes, Averaged):
+        found = found or average(state, node)
     if found is not None:
         return found
     left, right = (state.values[name] for name in node.reads)
