@@ -159,8 +159,13 @@ def _limited(name: str, expected: Expected) -> str | None:
 
 
 def _rare(expected: Expected) -> str:
-    """Word what is told of rows of equal numbers, and of zeros."""
+    """Word what is told of rows with a tiny number, of equal numbers, and of zeros."""
     texts = []
+    if expected.part > PRECISE:
+        texts.append(
+            f"where one number of a row, as one column of a table, is very small beside its range, it is off by about "
+            f"{expected.part:.1g}"
+        )
     if expected.alike > PRECISE:
         texts.append(
             f"where the numbers of a row are all equal it is off by about {expected.alike:.1g}, as differences that "

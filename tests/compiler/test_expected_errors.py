@@ -211,6 +211,20 @@ def test_marks_beside_tiny_numbers_are_not_tiny(tmp_path: Path) -> None:
     assert 0.5 < compiled.rehearsal.expected["y"].tiny / np.sqrt(np.square(off[lost]).mean()) < 2
 
 
+def test_one_wide_column_among_others_is_told(tmp_path: Path) -> None:
+    """It was said that all columns had to be tiny for anything to be lost."""
+    weight = np.array([[1.0], [-1.0], [0.01]], np.float32)
+    nodes = [node("MatMul", ["x", "w"], ["z"]), node("Sigmoid", ["z"], ["y"])]
+    path = save_model(tmp_path, nodes, {"w": weight}, ("batch", 3))
+    rng = np.random.default_rng(8)
+    x = np.column_stack([rng.uniform(-1, 1, (400, 2)), rng.uniform(-300, 300, 400)]).astype(np.float32)
+    [right] = plaintext(path, {"x": x})
+    for top, is_told in ((300.0, False), (2.0**33, True)):
+        compiled = compile_model(path, {"x": ([-1.0, -1.0, -top], [1.0, 1.0, top])})
+        off = float(np.abs(clear(compiled, x) - right).max())
+        assert (off > 1e-3) == is_told == any("one column of a table" in text for text in compiled.messages)
+
+
 def test_nothing_is_told_of_tiny_numbers_that_are_off_by_nearly_nothing(tmp_path: Path) -> None:
     weight = np.random.default_rng(8).standard_normal((6, 3)).astype(np.float32)
     path = save_model(tmp_path, [node("MatMul", ["x", "w"], ["y"])], {"w": weight}, ("batch", 6))

@@ -14,8 +14,9 @@ from mpc.wires import BATCH
 
 KINDS = 3
 """Kinds of rows that are drawn: spread over the range, moving together, small."""
-RARITIES, TINY, ALIKE, FLAT = 3, 0, 1, 2
-"""Kinds of rows that are rare: tiny, alike along their last axis, and alike in all of their numbers, beside bits."""
+TINY, ALIKE, FLAT, PART = range(4)
+"""Kinds of rows that are rare: tiny, alike along their last axis, alike in all of their numbers, beside bits, and tiny
+in one number, as the column of a table is whose range is far too wide."""
 EMPTIES, EMPTY = 2, 0
 """Kinds of rows of zeros: of nothing else, and with zeros among numbers."""
 _MOST_RUNS = 15
@@ -67,25 +68,26 @@ def drawn_runs(inputs: list[GraphInput], rows: int, draws: Draws, *, rare: bool 
     Row r of an open batch, and run r of others, is of kind r modulo `KINDS`.
 
     Args:
-        rare: instead each is of kind r modulo `rarities`: as near to zero as its range lets it be, by random powers of
-            two, or equal along the last axis, at one part of the ranges of columns, or equal in all of its numbers.
+        rare: instead each is of one of the kinds of `rarities`, by turns: as near to zero as its range lets it be, by
+            random powers of two, in all numbers or in one, or equal along the last axis, at one part of the ranges of
+            columns, or equal in all of its numbers.
 
     Inputs between 0 and 1 beside others are zeros and ones in most rows, as marks of padding are, and some are ones.
     """
     data = [given for given in inputs if given.of == given.name]
-    kinds, runs = rarities(inputs) if rare else 0, []
+    kinds, runs = rarities(inputs) if rare else (), []
     for number in range(_number(data, rows)):
-        feeds = {given.name: _drawn(given, rows, number, draws, rare=kinds) for given in data}
+        feeds = {given.name: _drawn(given, rows, number, draws, kinds) for given in data}
         feeds |= {given.name: _marked(given, feeds[given.name], number, draws, rare) for given in _marks(data)}
         runs.append(_entered(inputs, feeds, draws))
     return runs
 
 
-def rarities(inputs: list[GraphInput]) -> int:
-    """Return how many kinds of rare rows differ: of one number all are tiny, of one axis no two kinds are alike."""
+def rarities(inputs: list[GraphInput]) -> tuple[int, ...]:
+    """Return the kinds of rare rows that differ: of one number all are tiny, and of one axis all that are alike."""
     if any(len(given.given) - (BATCH in given.given) > 1 and _has_several(given) for given in inputs):
-        return RARITIES
-    return FLAT if any(map(_has_several, inputs)) else ALIKE
+        return TINY, ALIKE, FLAT
+    return (TINY, ALIKE, PART) if any(map(_has_several, inputs)) else (TINY,)
 
 
 def _has_several(given: GraphInput) -> bool:
@@ -94,7 +96,7 @@ def _has_several(given: GraphInput) -> bool:
 
 def spread_run(inputs: list[GraphInput], draws: Draws) -> Feeds:
     """Return one run of inputs that fix their rows, all of which are spread over their ranges."""
-    return {given.name: _drawn(given, 1, 0, draws, rare=0) for given in inputs}
+    return {given.name: _drawn(given, 1, 0, draws) for given in inputs}
 
 
 def corner_runs(inputs: list[GraphInput], rows: int, draws: Draws) -> list[Feeds]:
@@ -130,7 +132,7 @@ def empty_runs(inputs: list[GraphInput], rows: int, draws: Draws) -> list[Feeds]
 
 def _emptied(given: GraphInput, rows: int, number: int, draws: Draws) -> np.ndarray:
     """Return rows of the kinds of `empty_runs`."""
-    values = _drawn(given, rows, number, draws, rare=0)
+    values = _drawn(given, rows, number, draws)
     low, high = (np.broadcast_to(np.asarray(end, np.float64), values.shape) for end in given.range)
     each = (*values.shape[:1], *(1,) * (values.ndim - 1))
     kind = (np.arange(rows).reshape(each) if BATCH in given.shape else np.array(number)) % EMPTIES
@@ -163,13 +165,13 @@ def _chosen(given: GraphInput, values: np.ndarray, rows: int, number: int) -> np
     return values[first : first + size]
 
 
-def _drawn(given: GraphInput, rows: int, number: int, draws: Draws, *, rare: int) -> np.ndarray:
+def _drawn(given: GraphInput, rows: int, number: int, draws: Draws, rare: tuple[int, ...] = ()) -> np.ndarray:
     """A third of the rows is spread over the range; of the others some move as a whole, some are small.
 
     Data are no uniform noise: neighbours of an image move together, and much of a range is often empty.
 
     Args:
-        rare: so many kinds of rare rows instead; 0: none.
+        rare: these kinds of rows instead, by turns; none: the usual ones.
     """
     shape = tuple(rows if size == BATCH else int(size) for size in given.given)
     low, high = (np.broadcast_to(np.asarray(end, np.float64), shape) for end in given.range)
@@ -182,6 +184,7 @@ def _drawn(given: GraphInput, rows: int, number: int, draws: Draws, *, rare: int
     nearest = np.clip(0.0, low, high)
     values = nearest + (low + (high - low) * part - nearest) * size
     if rare:
+        kind, spread = np.array(rare)[row % len(rare)], values
         least = np.maximum(np.abs(nearest), np.maximum(np.abs(low), np.abs(high)) * 2.0**-_TINIEST)
         size = np.log2(np.maximum(np.abs(values), least) / np.where(least > 0, least, 1.0))
         # a long row has large numbers among its own, unless all are held below some size
@@ -190,9 +193,12 @@ def _drawn(given: GraphInput, rows: int, number: int, draws: Draws, *, rare: int
         if not _has_several(given):
             return _held(given, values, low, high)
         equal = nearest + (low + (high - low) * draws.uniform(one) - nearest) * np.exp2(-_SHRUNK * draws.uniform(one))
-        values = np.where(row % rare == ALIKE, equal, values)
-        if rare > FLAT:
-            values = np.where(row % rare == FLAT, low + (high - low) * draws.uniform(each), values)
+        values = np.where(kind == ALIKE, equal, values)
+        if FLAT in rare:
+            values = np.where(kind == FLAT, low + (high - low) * draws.uniform(each), values)
+        if PART in rare:
+            chosen = row // len(rare) % shape[-1] == np.arange(shape[-1])
+            values = np.where((kind == PART) & ~chosen, spread, values)
     return _held(given, values, low, high)
 
 

@@ -164,7 +164,7 @@ def _rehearse(
 
     def rare() -> None:
         others = Draws("rare") if large else draws
-        for number, feeds in enumerate(drawn_runs(inputs, kinds if large else rows, others, rare=True)):
+        for number, feeds in enumerate(drawn_runs(inputs, len(kinds) if large else rows, others, rare=True)):
             for tally, ours, theirs in compared(feeds, Decisions(), others):
                 tally.take_rare(ours, theirs, number)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpc.compiler.graph.graph import GraphOutput
-from mpc.compiler.rehearsal.drawing import ALIKE, EMPTIES, EMPTY, FLAT, KINDS, TINY
+from mpc.compiler.rehearsal.drawing import ALIKE, EMPTIES, EMPTY, FLAT, KINDS, PART, TINY
 from mpc.compiler.rehearsal.jumps import Jumps
 from mpc.wires import BATCH
 
@@ -40,6 +40,7 @@ class Expected:
             hardly two digits of it; else 0.
         alike: the same where the numbers of a row are equal.
         empty: the same where inputs are zeros, or some of them, if it is much beside the output's size.
+        part: the same where one number of a row is very small beside its range.
         whole: it holds labels or whole numbers.
     """
 
@@ -50,6 +51,7 @@ class Expected:
     tiny: float = 0.0
     alike: float = 0.0
     empty: float = 0.0
+    part: float = 0.0
     whole: bool = False
 
     @property
@@ -65,10 +67,10 @@ class Tally:
 
     Args:
         drawn: rows are drawn from their ranges.
-        rare: how many kinds of rare rows there are.
+        rare: kinds of rare rows, which come by turns.
     """
 
-    def __init__(self, out: GraphOutput, *, drawn: bool, rare: int) -> None:
+    def __init__(self, out: GraphOutput, *, drawn: bool, rare: Sequence[int]) -> None:
         self.out, self._drawn, self._rarities = out, drawn, rare
         self._whole = out.labels is not None or not out.dtype.startswith("float")
         self._ours: list[np.ndarray] = []
@@ -81,7 +83,7 @@ class Tally:
     def take_rare(self, ours: np.ndarray, theirs: np.ndarray, number: int) -> None:
         """Add a run of rows that are rare: the plan's values and the graph's."""
         ours, theirs = self._flat(ours.reshape(theirs.shape)), self._flat(theirs)
-        self._rare.append((ours, theirs, self._kinds_of(len(theirs), number, self._rarities)))
+        self._rare.append((ours, theirs, self._rare_kinds(len(theirs), number)))
 
     def take_empty(self, ours: np.ndarray, theirs: np.ndarray, exact: np.ndarray, number: int) -> None:
         """Add a run of rows of zeros: what is compared there is often just on a threshold, and comes out one way.
@@ -102,6 +104,9 @@ class Tally:
         apart = np.abs(ours - theirs)
         lost = np.isfinite(apart) & (apart > _MORE * smooth) & (apart > _KEPT * np.maximum(np.abs(theirs), size))
         return math.sqrt(np.square(apart[lost]).mean()) if lost.any() else 0.0
+
+    def _rare_kinds(self, rows: int, number: int) -> np.ndarray:
+        return np.array(self._rarities)[self._kinds_of(rows, number, len(self._rarities))]
 
     def _kinds_of(self, rows: int, number: int, kinds: int) -> np.ndarray:
         return np.arange(rows) % kinds if BATCH in self.out.shape else np.full(rows, number % kinds)
@@ -160,10 +165,9 @@ class Tally:
         if self._whole:
             return Expected(smooth, jumped, changed, size, whole=True)
         error = math.sqrt(smooth)
-        tiny, alike, flat = (self._lost(error, kind) for kind in (TINY, ALIKE, FLAT))
-        return Expected(
-            error, math.sqrt(jumped), changed, size, tiny, max(alike, flat), self._lost_of_empty(error, size)
-        )
+        tiny, alike, flat, part = (self._lost(error, kind) for kind in (TINY, ALIKE, FLAT, PART))
+        empty = self._lost_of_empty(error, size)
+        return Expected(error, math.sqrt(jumped), changed, size, tiny, max(alike, flat), empty, part)
 
     def _largest(self, squares: np.ndarray) -> float:
         """The mean; of a table that of the column that is off most, which others would hide."""

@@ -261,9 +261,9 @@ def coarse_columns(plan: Plan, feeds: Mapping[str, np.ndarray]) -> list[str]:
         lost = np.flatnonzero((spread > 0) & (steps < _FEWEST_STEPS))
         found += [
             f"column {column} (the first is column 0) of input {given.name!r} varies by about {spread[column]:.2g}, "
-            f"and its range resolves {spread[column] / steps[column]:.2g}: what depends on it is hardly right; declare "
-            f"a range a column (--range {given.name}=LOW:HIGH,LOW:HIGH,..., in Python ranges={{{given.name!r}: (lows, "
-            "highs)})"
+            f"and its range resolves steps of {spread[column] / steps[column]:.2g}: what depends on it is hardly "
+            f"right; declare a range a column (--range {given.name}=LOW:HIGH,LOW:HIGH,..., in Python "
+            f"ranges={{{given.name!r}: (lows, highs)}})"
             for column in lost[:1].tolist()
         ]
     return found
