@@ -35,7 +35,7 @@ _ZEROS = bytes(1 << 18)
 _AES_BLOCK = 16
 _GCM_NONCE, _GCM_FIRST = bytes(12), 2
 """Galois/counter mode's nonce, and the block of our stream with which it begins to encrypt behind that one."""
-_GCM_FROM, _GCM_UNTIL = 1 << 17, 1 << 35
+GCM_FROM, _GCM_UNTIL = 1 << 17, 1 << 35
 """Bytes of streams that are made so: of fewer beginning takes longer, and there it ends after 64 GiB."""
 _BLOCK_WORDS = 2
 _NANOSECONDS_A_BYTE = 0.3
@@ -99,7 +99,7 @@ def _fill(key: algorithms.AES, view: memoryview, block: int = 0) -> None:
 def _filled(key: algorithms.AES, view: memoryview, block: int) -> Iterator[slice]:
     """Write the stream over the bytes from a block on, and yield which of them are written, part by part."""
     cipher, start = _counting(key, block), 0
-    if block == 0 and _GCM_FROM <= len(view) < _GCM_UNTIL and processor.has_wide_aes():
+    if block == 0 and GCM_FROM <= len(view) < _GCM_UNTIL and processor.has_wide_aes():
         start = _GCM_FIRST * _AES_BLOCK
         _encrypt_zeros(cipher, view[:start])
         cipher = Cipher(key, modes.GCM(_GCM_NONCE)).encryptor()

@@ -133,7 +133,7 @@ def test_the_stream_goes_on_across_internal_buffers() -> None:
 
 
 @pytest.mark.parametrize(
-    "size", [prg._GCM_FROM - 8, prg._GCM_FROM, (1 << 18) + 24, (1 << 18) + 40, (1 << 19) + 32, 600_008]
+    "size", [prg.GCM_FROM - 8, prg.GCM_FROM, (1 << 18) + 24, (1 << 18) + 40, (1 << 19) + 32, 600_008]
 )
 def test_both_ways_to_encrypt_make_the_same_stream(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the processor has wide registers for AES decides how it is made, and nothing else."""
@@ -144,7 +144,7 @@ def test_both_ways_to_encrypt_make_the_same_stream(size: int, monkeypatch: pytes
         monkeypatch.setattr(prg.processor, "has_wide_aes", lambda wide=wide: wide)
         values = [expand_field(SEED, (size // 8,)), *(expand_words(SEED, (size,), width) for width in (1, 7, 8))]
         made[wide] = [hashlib.sha256(each).hexdigest() for each in values]
-        assert ("GCM" in asked) == (wide and size >= prg._GCM_FROM)
+        assert ("GCM" in asked) == (wide and size >= prg.GCM_FROM)
     assert made[True] == made[False]
 
 
