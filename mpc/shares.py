@@ -203,9 +203,7 @@ class Lane:
         Shapes: opened (bits, rows); node, fresh and the result (nodes, rows).
         """
         out = np.empty(fresh.shape, dtype=np.uint8)
-        kernels.and_nodes(
-            opened, nodes.places, nodes.flips, node.values, nodes.selection, fresh.values, self.bit_one, out
-        )
+        kernels.and_nodes(opened, nodes.places, nodes.flips, node.values, fresh.values, self.bit_one, out)
         return BitShare(out, 1)
 
     def select(self, c: np.ndarray, e: np.ndarray, dealt: Selected, bits: int, shift: int, mask: Share) -> Share:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from mpc.kernels.scalar import ONE, THREE, ZERO, compiled
+from mpc.kernels.scalar import ONE, THREE, ZERO, compiled, shift_left, shift_right
 
 _BLOCK = 2048
 """Comparisons that stay in the first cache while their chunks are gone through."""
 _EACH_BYTE = np.uint64(0x0101010101010101)
 _PAIRS, _OTHERS = np.uint64(0x0000FFFF0000FFFF), np.uint64(0x00FF00FF00FF00FF)
+_SHORT_BITS = 31
+"""Numbers of so many bits, and their sign, fit words of 32 bits, of which a register holds twice as many."""
 _NODE_BLOCK = 512
 """Nodes whose bits and products, a byte each, stay in a near cache."""
 
@@ -33,14 +35,40 @@ def _difference(values: np.ndarray, a: int, b: int, start: int, low: np.uint64, 
 
 
 @njit(inline="always")
-def _add_thermometers(plane: np.ndarray, r: np.ndarray, shift: np.uint64, width: np.uint64) -> None:
-    """plane ^= (2 << chunk) - 1, of as many bits as a chunk has values: bit v says chunk > v - 1."""
-    low = (ONE << width) - ONE
-    every = ((ONE << low) << ONE) - ONE
+def _put_signs(c: np.ndarray, words: np.ndarray, bits: int, short: bool, signs: np.ndarray) -> None:
+    """The bit above those that are compared."""
+    if short:
+        above = np.uint32(bits)
+        for i in range(signs.size):
+            signs[i] = np.uint8(shift_right(words[i], above))
+    else:
+        for i in range(signs.size):
+            signs[i] = np.uint8(c[i] >> np.uint64(bits))
+
+
+@njit(inline="always")
+def _narrow(values: np.ndarray, shift: np.uint64, out: np.ndarray) -> None:
+    """The lowest 32 bits of values >> shift."""
+    for i in range(out.size):
+        out[i] = np.uint32(values[i] >> shift)
+
+
+@njit(inline="always")
+def _add_thermometers(plane: np.ndarray, r: np.ndarray, shift: np.uint32, width: np.uint64) -> None:
+    """plane ^= (2 << chunk) - 1, of as many bits as a chunk has values, at most 32: bit v says chunk > v - 1."""
+    low, one = np.uint32((ONE << width) - ONE), np.uint32(1)
+    every = np.uint32(((ONE << np.uint64(low)) << ONE) - ONE)
     for i in range(r.size):
-        chunk = (r[i] >> shift) & low
-        word = ((ONE << chunk) << ONE) - ONE  # shifted twice: by 64 at once is undefined
-        plane[i] ^= word & every
+        chunk = np.uint32(shift_right(r[i], shift) & low)
+        plane[i] ^= np.uint32(shift_left(shift_left(one, chunk), one) - one) & every  # by 32 at once is undefined
+
+
+@njit(inline="always")
+def _add_long_thermometers(plane: np.ndarray, r: np.ndarray, shift: np.uint64) -> None:
+    """Do so for chunks of six bits."""
+    for i in range(r.size):
+        chunk = (r[i] >> shift) & np.uint64(63)
+        plane[i] ^= ((ONE << chunk) << ONE) - ONE  # by 64 at once is undefined
 
 
 @compiled
@@ -66,27 +94,32 @@ def deal_thermometers(
     size = first.size * rows
     low = (ONE << np.uint64(bits + 1)) - ONE
     buffer = np.empty(min(_BLOCK, stop - start), dtype=np.uint64)
-    for pair in range(first.size):
-        for row in range(start, stop, _BLOCK):
-            r = buffer[: min(_BLOCK, stop - row)]
+    narrow, short = np.empty(buffer.size, dtype=np.uint32), bits <= _SHORT_BITS
+    for row in range(start, stop, _BLOCK):
+        for pair in range(first.size):
+            size_of_block = min(_BLOCK, stop - row)
+            r, words = buffer[:size_of_block], narrow[:size_of_block]
             _difference(values, first[pair], second[pair], row, low, r)
+            _narrow(r, ZERO, words)
             at = pair * rows + row
-            signs = sign[at : at + r.size]
-            for i in range(r.size):
-                signs[i] = np.uint8(r[i] >> np.uint64(bits))
+            _put_signs(r, words, bits, short, sign[at : at + r.size])
             offset = 0
             for j in range(widths.size):
                 word = _word_size(widths[j])
                 plane = table[offset + word * at : offset + word * (at + r.size)]
                 offset += word * size
                 if word == 8:
-                    _add_thermometers(plane.view(np.uint64), r, shifts[j], widths[j])
-                elif word == 4:
-                    _add_thermometers(plane.view(np.uint32), r, shifts[j], widths[j])
+                    _add_long_thermometers(plane.view(np.uint64), r, shifts[j])
+                    continue
+                if not short:
+                    _narrow(r, shifts[j], words)
+                shift = np.uint32(shifts[j] if short else ZERO)
+                if word == 4:
+                    _add_thermometers(plane.view(np.uint32), words, shift, widths[j])
                 elif word == 2:
-                    _add_thermometers(plane.view(np.uint16), r, shifts[j], widths[j])
+                    _add_thermometers(plane.view(np.uint16), words, shift, widths[j])
                 else:
-                    _add_thermometers(plane, r, shifts[j], widths[j])
+                    _add_thermometers(plane, words, shift, widths[j])
 
 
 @njit(inline="always")
@@ -173,15 +206,32 @@ def deal_nodes(mask: np.ndarray, factors: np.ndarray, leaf_width: int, node: np.
 
 
 @njit(inline="always")
+def _put_bits(pair: np.uint32, gt: np.uint32, eq: np.uint32, wanted: np.uint32) -> np.uint32:
+    """[r > c] at bit gt and [r = c] at bit eq, where it is wanted, from two neighbouring bits of a thermometer."""
+    over = np.uint32(shift_right(pair, np.uint32(1)) & np.uint32(1))
+    return np.uint32(shift_left(over, gt) | shift_left(np.uint32((pair ^ over) & wanted), eq))
+
+
+@njit(inline="always")
 def _look_up_chunk(
-    plane: np.ndarray, c: np.ndarray, shift: np.uint64, width: np.uint64, gt: int, eq: int, out: np.ndarray
+    plane: np.ndarray, c: np.ndarray, shift: np.uint32, width: np.uint64, gt: int, eq: int, out: np.ndarray
 ) -> None:
-    """out ^= [r > c] at bit gt and [r = c] at bit eq, of one chunk; no eq where that is negative."""
-    low = (ONE << width) - ONE
+    """out ^= [r > c] at bit gt and [r = c] at bit eq, of one chunk of at most five bits; no eq where that is
+    negative."""
+    low = np.uint32((ONE << width) - ONE)
+    above, equal, wanted = np.uint32(gt), np.uint32(max(eq, 0)), np.uint32(1 if eq >= 0 else 0)
+    for i in range(c.size):
+        pair = shift_right(np.uint32(plane[i]), np.uint32(shift_right(c[i], shift) & low))
+        out[i] ^= _put_bits(pair, above, equal, wanted)
+
+
+@njit(inline="always")
+def _look_up_long_chunk(plane: np.ndarray, c: np.ndarray, shift: np.uint64, gt: int, eq: int, out: np.ndarray) -> None:
+    """Do so for a chunk of six bits."""
     above, equal = np.uint64(gt), np.uint64(max(eq, 0))
     wanted = ONE if eq >= 0 else ZERO
     for i in range(c.size):
-        pair = (np.uint64(plane[i]) >> ((c[i] >> shift) & low)) & THREE
+        pair = (plane[i] >> ((c[i] >> shift) & np.uint64(63))) & THREE
         over = pair >> ONE
         out[i] ^= (over << above) | (((pair ^ over) & wanted) << equal)
 
@@ -192,12 +242,17 @@ def _look_up_block(
     size: int,
     at: int,
     c: np.ndarray,
+    words: np.ndarray,
+    short: bool,
     shifts: np.ndarray,
     widths: np.ndarray,
     mask: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """Leaf bits of comparisons at .. at + len(c) of `size`, under the low 2 K - 1 bits of mask."""
+    """Leaf bits of comparisons at .. at + len(c) of `size`, under the low 2 K - 1 bits of mask.
+
+    words: the lowest 32 bits of c, which are all where they are `short`; room for others if they are not.
+    """
     count = shifts.size
     keep = (ONE << np.uint64(2 * count - 1)) - ONE
     for i in range(c.size):
@@ -209,13 +264,17 @@ def _look_up_block(
         offset += word * size
         eq = count + j if j < count - 1 else -1
         if word == 8:
-            _look_up_chunk(plane.view(np.uint64), c, shifts[j], widths[j], j, eq, out)
-        elif word == 4:
-            _look_up_chunk(plane.view(np.uint32), c, shifts[j], widths[j], j, eq, out)
+            _look_up_long_chunk(plane.view(np.uint64), c, shifts[j], j, eq, out)
+            continue
+        if not short:
+            _narrow(c, shifts[j], words)
+        shift = np.uint32(shifts[j] if short else ZERO)
+        if word == 4:
+            _look_up_chunk(plane.view(np.uint32), words, shift, widths[j], j, eq, out)
         elif word == 2:
-            _look_up_chunk(plane.view(np.uint16), c, shifts[j], widths[j], j, eq, out)
+            _look_up_chunk(plane.view(np.uint16), words, shift, widths[j], j, eq, out)
         else:
-            _look_up_chunk(plane, c, shifts[j], widths[j], j, eq, out)
+            _look_up_chunk(plane, words, shift, widths[j], j, eq, out)
 
 
 @compiled
@@ -243,16 +302,17 @@ def look_up(
     size = first.size * rows
     low = (ONE << np.uint64(bits + 1)) - ONE
     buffer = np.empty(min(_BLOCK, stop - start), dtype=np.uint64)
-    for pair in range(first.size):
-        for row in range(start, stop, _BLOCK):
-            c = buffer[: min(_BLOCK, stop - row)]
+    narrow, short = np.empty(buffer.size, dtype=np.uint32), bits <= _SHORT_BITS
+    for row in range(start, stop, _BLOCK):
+        for pair in range(first.size):
+            size_of_block = min(_BLOCK, stop - row)
+            c, words = buffer[:size_of_block], narrow[:size_of_block]
             _difference(values, first[pair], second[pair], row, low, c)
+            _narrow(c, ZERO, words)
             at = pair * rows + row
             end = at + c.size
-            signs = sign[at:end]
-            for i in range(c.size):
-                signs[i] = np.uint8(c[i] >> np.uint64(bits))
-            _look_up_block(table, size, at, c, shifts, widths, mask[at:end], out[at:end])
+            _put_signs(c, words, bits, short, sign[at:end])
+            _look_up_block(table, size, at, c, words, short, shifts, widths, mask[at:end], out[at:end])
 
 
 @njit(inline="always")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from mpc.kernels.scalar import compiled
+from mpc.kernels.scalar import compiled, shift_left, shift_right
 
 
 @njit(inline="always")
@@ -15,13 +15,13 @@ def _gather_words(
     """words = up to four rows of bits from `start` on, side by side; `fill` where there is none."""
     words[:] = np.uint8(0)
     for slot in range(place.size):
-        at = np.uint8(slot)
+        at = np.uint8(1 << slot)
         if place[slot] < 0:
             words |= np.uint8(fill << slot)
             continue
         row, change = bits[place[slot]][start : start + words.size], flip[slot]
         for i in range(words.size):
-            words[i] |= (row[i] ^ change) << at
+            words[i] |= (np.uint8(0) - (row[i] ^ change)) & at  # a byte stays one, as in shifts it does not
 
 
 @compiled
@@ -53,7 +53,6 @@ def and_nodes(
     places: np.ndarray,
     flips: np.ndarray,
     node: np.ndarray,
-    selection: np.ndarray,
     fresh: np.ndarray,
     one: np.uint64,
     out: np.ndarray,
@@ -62,19 +61,19 @@ def and_nodes(
 ) -> None:
     """Compute out = shares of the ANDs of opened bits xor their masks, under `fresh`; see `deal_and_nodes`.
 
-    selection (16,): the monomials that an opened word, which is public, selects.  All four ones: the constant, this
-    party's share of one.
+    An opened bit that is 1 selects the monomials without that input beside those with it: so it adds the half of the
+    list without to the other one, which is what is left, input by input.  The empty product is this party's share of
+    one.
     """
     words = np.empty(stop - start, dtype=np.uint8)
-    full, mine = np.uint8(15), np.uint8(one)
+    first, bit = np.uint32(one), np.uint32(1)
     for n in range(places.shape[0]):
         _gather_words(bits, places[n], flips[n], 1, start, words)
         dealt, added, results = node[n][start:stop], fresh[n][start:stop], out[n][start:stop]
         for i in range(words.size):
-            chosen = np.uint32(dealt[i] & selection[words[i]])
-            chosen ^= chosen >> np.uint32(8)
-            chosen ^= chosen >> np.uint32(4)
-            chosen ^= chosen >> np.uint32(2)
-            chosen ^= chosen >> np.uint32(1)
-            constant = mine if words[i] == full else np.uint8(0)
-            results[i] = np.uint8(chosen & np.uint32(1)) ^ constant ^ added[i]
+            opened, left = np.uint32(words[i]), np.uint32(shift_left(np.uint32(dealt[i]), bit) | first)
+            for k in (3, 2, 1, 0):
+                chosen = np.uint32(np.uint32(0) - (shift_right(opened, np.uint32(k)) & bit))  # all ones or none
+                half = np.uint32(1 << k)
+                left = np.uint32(shift_right(left, half) ^ (left & chosen & np.uint32((1 << (1 << k)) - 1)))
+            results[i] = np.uint8(left & bit) ^ added[i]

@@ -52,6 +52,29 @@ def swap_bytes(typing_context: Any, a: Any) -> Any:
     return types.uint64(types.uint64), emit
 
 
+@intrinsic
+def shift_right(typing_context: Any, a: Any, count: Any) -> Any:
+    """Return a >> count of two words of 32 bits, as such a word; count is below 32.
+
+    Numba widens words to 64 bits before it shifts them, and half as many fit a register then.
+    """
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.lshr(args[0], args[1])
+
+    return types.uint32(types.uint32, types.uint32), emit
+
+
+@intrinsic
+def shift_left(typing_context: Any, a: Any, count: Any) -> Any:
+    """Return a << count, as `shift_right`."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.shl(args[0], args[1])
+
+    return types.uint32(types.uint32, types.uint32), emit
+
+
 @njit(inline="always")
 def fold(s: np.uint64) -> np.uint64:
     """Reduce any 64-bit word to its canonical residue."""

@@ -29,18 +29,19 @@ def deal_selected(
     Shapes: r (rows, n) plain masks; beta (n, rows) plain bits; the shares (n, rows).
     """
     f, top = np.uint64(shift), np.uint64(60)
-    places = slice(start, stop)
-    masks = r[places]
-    for k in range(r.shape[1]):
-        bits, of_beta, of_r1, of_m = beta[k][places], share_beta[k][places], share_r1[k][places], share_m[k][places]
-        of_beta_r1, of_beta_m = share_beta_r1[k][places], share_beta_m[k][places]
-        for i in range(bits.size):
-            bit, r1, m = np.uint64(bits[i]), masks[i, k] >> f, masks[i, k] >> top
-            of_beta[i] = sub_mod(bit, of_beta[i])
-            of_r1[i] = sub_mod(r1, of_r1[i])
-            of_m[i] = sub_mod(m, of_m[i])
-            of_beta_r1[i] = sub_mod(bit * r1, of_beta_r1[i])
-            of_beta_m[i] = sub_mod(bit * m, of_beta_m[i])
+    for first in range(start, stop, _BLOCK):
+        places = slice(first, min(first + _BLOCK, stop))
+        masks = r[places]
+        for k in range(r.shape[1]):
+            bits, of_beta, of_r1, of_m = beta[k][places], share_beta[k][places], share_r1[k][places], share_m[k][places]
+            of_beta_r1, of_beta_m = share_beta_r1[k][places], share_beta_m[k][places]
+            for i in range(bits.size):
+                bit, r1, m = np.uint64(bits[i]), masks[i, k] >> f, masks[i, k] >> top
+                of_beta[i] = sub_mod(bit, of_beta[i])
+                of_r1[i] = sub_mod(r1, of_r1[i])
+                of_m[i] = sub_mod(m, of_m[i])
+                of_beta_r1[i] = sub_mod(bit * r1, of_beta_r1[i])
+                of_beta_m[i] = sub_mod(bit * m, of_beta_m[i])
 
 
 @compiled
@@ -59,13 +60,15 @@ def offset_columns(
     Shapes: public (rows, n), c and c1 (n, rows).
     """
     f = np.uint64(shift)
-    rows = public[start:stop]
-    for k in range(public.shape[1]):
-        column, shifted = c[k][start:stop], c1[k][start:stop]
-        for i in range(column.size):
-            value = add_mod(rows[i, k], constant)
-            column[i] = value
-            shifted[i] = (value >> f) - less
+    for first in range(start, stop, _BLOCK):
+        places = slice(first, min(first + _BLOCK, stop))
+        rows = public[places]
+        for k in range(public.shape[1]):
+            column, shifted = c[k][places], c1[k][places]
+            for i in range(column.size):
+                value = add_mod(rows[i, k], constant)
+                column[i] = value
+                shifted[i] = (value >> f) - less
 
 
 @compiled

@@ -166,18 +166,21 @@ def scatter_tiles(
     start to stop.
     """
     n, _, h, w = out.shape
-    at = start * n * down * across
+    each = down * across
+    together = max(1, STRIP // 2 // each)  # images: few pages of `out` are in use at one time, and whole lines of tiles
     room = np.empty(across * wide, dtype=np.uint64)  # a row of results, and what is beyond
-    for channel in range(start, stop):
-        for image in range(n):
-            plane, added = out[image, channel], base[image, channel]
-            for y in range(0, down * high, high):
-                for a in range(min(high, h - y)):
-                    for b in range(wide):
-                        places = tiles[a, b][at : at + across]
-                        for z in range(across):
-                            room[z * wide + b] = places[z]
-                    row, more = plane[y + a], added[y + a]
-                    for x in range(w):
-                        row[x] = add_mod(more[x], room[x])
-                at += across
+    for first in range(0, n, together):
+        for channel in range(start, stop):
+            for image in range(first, min(first + together, n)):
+                at = (channel * n + image) * each
+                plane, added = out[image, channel], base[image, channel]
+                for y in range(0, down * high, high):
+                    for a in range(min(high, h - y)):
+                        for b in range(wide):
+                            places = tiles[a, b][at : at + across]
+                            for z in range(across):
+                                room[z * wide + b] = places[z]
+                        row, more = plane[y + a], added[y + a]
+                        for x in range(w):
+                            row[x] = add_mod(more[x], room[x])
+                    at += across

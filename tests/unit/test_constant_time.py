@@ -57,7 +57,7 @@ LOOPS: dict[str, tuple[tuple[types.Type, ...], tuple[str, ...]]] = {
     "resolve_short_node": ((of(U8), of(U8), of(U16), of(U32), of(U8), U64, of(U8)), ("mask", "node")),
     "deal_and_nodes": ((of(U8, 2), of(I64, 2), of(U16, 2), *SPAN), ("bits", "node")),
     "and_nodes": (
-        (of(U8, 2), of(I64, 2), of(U8, 2), of(U16, 2), of(U16), of(U8, 2), U64, of(U8, 2), *SPAN),
+        (of(U8, 2), of(I64, 2), of(U8, 2), of(U16, 2), of(U8, 2), U64, of(U8, 2), *SPAN),
         ("node", "fresh"),
     ),
     "deal_selected": (
