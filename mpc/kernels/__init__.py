@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         sub,
     )
     from mpc.kernels.at_once import settle
-    from mpc.kernels.comparing import deal_nodes, resolve_node, resolve_short_node
+    from mpc.kernels.nodes import deal_nodes, resolve_node, resolve_short_node
     from mpc.kernels.products import dot_rows, multiply_patches, recombine_images, split_images
     from mpc.kernels.scalar import P
     from mpc.kernels.tagging import (
@@ -199,6 +199,7 @@ def loop(name: str) -> Any:
         at_once,
         comparing,
         conjunctions,
+        nodes,
         products,
         scalar,
         selecting,
@@ -207,7 +208,7 @@ def loop(name: str) -> Any:
         tiles,
     )
 
-    modules = (arrays, at_once, comparing, conjunctions, products, scalar, selecting, series, tagging, tiles)
+    modules = (arrays, at_once, comparing, conjunctions, nodes, products, scalar, selecting, series, tagging, tiles)
     return next(vars(module)[name] for module in modules if name in vars(module))
 
 
