@@ -31,8 +31,8 @@ from parties.wire.pieces import room
 DIRECT = "direct"
 """Say of payloads that they travel by such a connection."""
 _HEAD = struct.Struct("<IIQ")
-_TURN = 1 << 16
-"""Bytes that are sent, and received, in one turn at most."""
+_TURN = 1 << 18
+"""Bytes that are sent, and received, in one turn at most: more would not stay in a core's cache meanwhile."""
 _RECORD = 1 << 14
 _SPARE = 1 << 18
 """Bytes that a peer may send beside a payload, twice over: TLS's own, of which an honest one's are a thousandth."""
@@ -68,7 +68,7 @@ class Direct:
         self._lock = threading.Lock()
         self._arriving, self._encrypted = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self._arriving, self._encrypted, server_side=serves)
-        self._read = memoryview(bytearray(_TURN))
+        self._read = memoryview(bytearray(_RECORD))
         self._fed, self._allowed = 0, _SPARE
         self._unsent = memoryview(b"")
         self._leaving = memoryview(b"")
@@ -79,8 +79,9 @@ class Direct:
     # ------------------------------------------------------------------------- before rounds
 
     def belong_to(self, peer: str) -> None:
-        """Note whose the other end is, once its certificate was judged."""
+        """Note whose the other end is, once its certificate was judged; it may have more memory then."""
         self.peer = peer
+        self._read = memoryview(bytearray(_TURN))
 
     def shake_hands(self, deadline: float) -> None:
         """Have TLS begin, until `deadline` (monotonic seconds); raise OSError if it does not."""
@@ -165,10 +166,9 @@ class Direct:
                 return False
 
     def _send(self) -> bool:
-        size = 0
-        while self._leaving and not self._unsent and size < _TURN:
-            count = self.tls.write(self._leaving[:_RECORD])
-            self._leaving, size = self._leaving[count:] or memoryview(b""), size + count
+        if self._leaving and not self._unsent:
+            count = self.tls.write(self._leaving[:_TURN])  # in records, all of them: memory takes any number
+            self._leaving = self._leaving[count:] or memoryview(b"")
         return self._flush()
 
     def _flush(self) -> bool:
@@ -187,20 +187,19 @@ class Direct:
     def _receive(self) -> bool:
         if self._arrived:
             return False
-        before = self._filled
+        before, whole, incoming = self._filled, len(self._incoming), self._incoming
+        tls: Any = self.tls  # its types speak of bytearrays alone
         with suppress(ssl.SSLWantReadError):
             while not self._arrived:
-                count = self._read_into(self._incoming[self._filled :])
+                filled = self._filled
+                count = tls.read(whole - filled, incoming[filled:])  # a record at a time
                 if not count:
                     raise ConnectionResetError("the peer has hung up")
-                self._filled += count
-                self._judge()
+                self._filled = filled + count
+                if filled < _HEAD.size:
+                    self._judge()
+                self._arrived = self._filled == whole
         return self._filled > before or self._feed()
-
-    def _read_into(self, view: memoryview) -> int:
-        tls: Any = self.tls  # its types speak of bytearrays alone
-        count: int = tls.read(len(view), view)
-        return count
 
     def _feed(self) -> bool:
         """Hand TLS what has come, a turn's bytes at most; say whether anything had."""
@@ -222,7 +221,6 @@ class Direct:
         known = min(self._filled, _HEAD.size)
         if self._incoming[:known] != self._head[:known]:
             raise PeerError(f"{self.peer} sent something out of turn", peer=self.peer)
-        self._arrived = self._filled == len(self._incoming)
 
     def payload(self) -> memoryview | None:
         """Return what the peer has sent in this step, once it is here as a whole; it is let go of here."""
