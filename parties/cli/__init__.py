@@ -93,7 +93,8 @@ class _Lazy(click.Group):
 @click.pass_context
 def cli(context: click.Context, quiet: bool, verbose: bool) -> None:
     """Compute answers from data that nobody may see: secure multi-party computation for machine learning."""
-    context.obj = Display(quiet=quiet, verbose=verbose)
+    context.obj = context.obj or Display()
+    context.obj.quiet, context.obj.verbose = quiet, verbose
 
 
 def _terminate(number: int, frame: object) -> None:
@@ -111,14 +112,14 @@ def _again(lost: sys.UnraisableHookArgs) -> None:
     sys.__unraisablehook__(lost)
 
 
-def _run(words: list[str]) -> object:
-    """Run a command.
+def _run(words: list[str], display: Display) -> object:
+    """Run a command, with that voice.
 
     Raises:
         BrokenPipeError: nobody reads its output any more, for which click would end with status 1.
     """
     try:
-        return cli.main(words, standalone_mode=False)
+        return cli.main(words, standalone_mode=False, obj=display)
     except SystemExit:
         if type(sys.stdout).__module__.partition(".")[0] == "click":  # what it puts there in that case
             raise BrokenPipeError from None
@@ -144,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if arguments is None:
             sys.unraisablehook = _again
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        status = _run(words)
+        status = _run(words, display)
         sys.stdout.flush()
         sys.exit(status if isinstance(status, int) else 0)
     except MpcError as error:

@@ -9,13 +9,14 @@ from typing import Any
 
 import click
 
-from mpc.errors import IntegrityError, UsageError
+from mpc.errors import IntegrityError, MpcError, UsageError
 from mpc.privacy.facts import CHARGE_UNIT, DELTA_UNIT
 from mpc.text import shown
 from parties.agreed.audit import START
 from parties.cli.display import Display
 from parties.cli.operators import PARTY, operators
 from parties.cli.options import CLUSTER, FOLDER, JSON, cluster_file, require_folder
+from parties.client.answering import Silent, ask_each, missing
 from parties.client.cluster import Cluster
 from parties.client.consent.auditing import Chain, check_chains, follow_chain, read_export, read_head, write_export
 
@@ -55,16 +56,18 @@ def audit(
         if len(configs) != 1:
             raise UsageError("--output writes one party's chain", remedy="--party config.toml, by its operator")
         require_folder(output)
+    silent = Silent()
     if export is not None:
         found = [require_head(read_export(export), head)]
     elif configs:
         with operators(configs, folder) as (clients, wait):
-            found = [require_head(follow_chain(client, START, wait), head) for client in clients]
+            chains = ask_each(clients, lambda client: follow_chain(client, START, wait), silent)
+        found = [require_head(each, head) for each in chains.values()]
     else:
-        found = _as_client(cluster_file(cluster, folder), head)
+        found = _as_client(cluster_file(cluster, folder), head, silent)
     if output is not None and found[0].fault is None:
         write_export(output, found[0])
-    _show(display, found, as_json)
+    _show(display, found, _fault(found) or missing(silent), as_json)
 
 
 def require_head(chain: Chain, head: bytes | None) -> Chain:
@@ -74,29 +77,38 @@ def require_head(chain: Chain, head: bytes | None) -> Chain:
     return chain.with_fault("it has no row behind that head")
 
 
-def _as_client(path: Path, head: bytes | None) -> list[Chain]:
+def _as_client(path: Path, head: bytes | None, silent: Silent) -> list[Chain]:
     with Cluster.connect(path) as connected:
         parties = connected.parties
-        found = check_chains(parties.clients, parties.heads.known(), parties.config.deadlines.submit, head)
+        seconds = parties.config.deadlines.submit
+        found = check_chains(parties.clients, parties.heads.known(), seconds, head, silent)
         parties.heads.keep({each.party: each.head for each in found if each.fault is None})
     return found
 
 
-def _show(display: Display, found: Sequence[Chain], as_json: bool) -> None:
+def _fault(found: Sequence[Chain]) -> IntegrityError | None:
+    """Return the error of the first chain that does not lead on, if there is one."""
+    broken = next((each for each in found if each.fault is not None), None)
+    if broken is None:
+        return None
+    return IntegrityError(
+        f"{broken.party}'s audit chain does not lead on from the head that you know: {broken.fault}",
+        cause="its ledger was put back from a backup, or the party lies",
+        remedy="ask its operator; what was charged or revoked since may be forgotten there",
+        peer=broken.party,
+    )
+
+
+def _show(display: Display, found: Sequence[Chain], error: MpcError | None, as_json: bool) -> None:
+    """Show chains, and raise what is wrong with them behind that."""
     if as_json:
-        display.json({"chains": [_chain(each) for each in found]})
+        display.json({"chains": [_chain(each) for each in found]}, error)
     for each in found if not as_json else ():
         for row in each.rows:
             display.result(f"{each.party} {_row(row)}")
         display.result(f"{each.party}: {each.count} rows behind {each.after.hex()[:_SHOWN]}, head {each.head.hex()}")
-    broken = [each for each in found if each.fault is not None]
-    if broken:
-        raise IntegrityError(
-            f"{broken[0].party}'s audit chain does not lead on from the head that you know: {broken[0].fault}",
-            cause="its ledger was put back from a backup, or the party lies",
-            remedy="ask its operator; what was charged or revoked since may be forgotten there",
-            peer=broken[0].party,
-        )
+    if error is not None:
+        raise error
 
 
 def _chain(each: Chain) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from parties.cli.display import Display
 from parties.cli.objects import common
 from parties.cli.options import GRANTED_SECURITY, cluster_file
 from parties.cli.training_lists import lines_of, load_list
+from parties.client.answering import Silent, missing
 from parties.client.at_rest import catalogue
 from parties.client.at_rest.said import day
 from parties.client.cluster import Cluster
@@ -212,15 +213,20 @@ def _arrays(number: int) -> str:
 def list_(display: Display, cluster: Path | None, folder: Path, as_json: bool) -> None:
     """List the grants that you have given, and those that name you."""
     with Cluster.connect(cluster_file(cluster, folder)) as connected:
-        found = granting.given(connected.parties)
-        named = catalogue.named(connected.parties, {each.grant.dataset for each in found if not each.grant.by_name})
+        silent = Silent()
+        found = granting.given(connected.parties, silent)
+        by_id = {each.grant.dataset for each in found if not each.grant.by_name}
+        named = {} if silent else catalogue.named(connected.parties, by_id)
+    error = missing(silent)
     if as_json:
-        display.json({"grants": [each.content() for each in found]})
+        display.json({"grants": [each.content() for each in found]}, error)
     elif found:
         head = ["grant", "dataset or model", "of", "asked by", ">used", ">epsilon", "expires", "state"]
         display.table(head, [_line(each, named.get(each.grant.dataset)) for each in found])
     else:
         display.say("no grants")
+    if error is not None:
+        raise error
 
 
 def _line(each: Given, of: Entry | None) -> list[str]:

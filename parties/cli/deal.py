@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
-from mpc.errors import UsageError
+from mpc.errors import MpcError, UsageError
 from mpc.plan.plan import Plan
 from parties.cli.display import Display, seconds, size
 from parties.cli.model import Choices, read_plan
 from parties.cli.options import CLUSTER, FOLDER, JSON, LINK, OWNER, RANGE, RECIPIENT, SECURITY, SHAPE, cluster_file
+from parties.client.answering import Silent, missing
 from parties.client.cluster import Cluster, Stock
 from parties.client.running import stocks as ordering
 from parties.client.running.roles import parse_roles, read_security, refuse_machines
@@ -72,7 +73,8 @@ def deal(
         roles = parse_roles(connected.config.name, owners, recipients, security=least, link=link)
         plan = read_plan(display, model, Choices(ranges, shapes, (), roles)) if model is not None else None
         if listing:
-            _list(display, connected.stocks(plan), as_json)
+            silent = Silent()
+            _list(display, ordering.stocks(connected.parties, plan, silent), missing(silent), as_json)
         elif dropping:
             _drop(display, connected, plan, as_json)
         elif plan is not None and runs is not None:
@@ -105,10 +107,17 @@ def _deal(display: Display, cluster: Cluster, plan: Plan, runs: int, batch: int,
         )
 
 
-def _list(display: Display, stocks: list[Stock], as_json: bool) -> None:
+def _list(display: Display, stocks: list[Stock], error: MpcError | None, as_json: bool) -> None:
+    """Show what is in stock, and raise why some parties did not say so."""
     if as_json:
-        display.json({"stocks": [_describe(stock) for stock in stocks]})
-        return
+        display.json({"stocks": [_describe(stock) for stock in stocks]}, error)
+    else:
+        _show(display, stocks)
+    if error is not None:
+        raise error
+
+
+def _show(display: Display, stocks: list[Stock]) -> None:
     groups: dict[tuple[Any, ...], list[Stock]] = {}
     for stock in stocks:
         groups.setdefault((stock.terms.plan_digest, stock.batches, stock.missing), []).append(stock)

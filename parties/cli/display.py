@@ -36,6 +36,7 @@ class Display:
 
     def __init__(self, quiet: bool = False, verbose: bool = False, as_json: bool = False) -> None:
         self.quiet, self.verbose, self.as_json = quiet, verbose, as_json
+        self._has_object = False
 
     @cached_property
     def out(self) -> Console:
@@ -62,13 +63,15 @@ class Display:
         """Print a table on stdout; columns whose name starts with '>' are right-aligned."""
         _terminal().print_table(self.out, columns, rows, title)
 
-    def json(self, content: dict[str, Any]) -> None:
-        """Print one versioned object on stdout."""
-        sys.stdout.write(json.dumps({"version": JSON_VERSION, **content}) + "\n")
+    def json(self, content: dict[str, Any], error: MpcError | None = None) -> None:
+        """Print one versioned object on stdout; it has the error that is raised behind it, if there is one."""
+        failed = {} if error is None else {"error": _fields(error)}
+        sys.stdout.write(json.dumps({"version": JSON_VERSION, **content, **failed}) + "\n")
+        self._has_object = True
 
     def error(self, error: MpcError) -> None:
         """Print an error: what failed, the likely cause, the fix."""
-        if self.as_json:
+        if self.as_json and not self._has_object:
             self.json_error(error)
         first, *rest = error.lines()
         self.notes.print(_terminal().error_line(first))
@@ -77,8 +80,7 @@ class Display:
 
     def json_error(self, error: MpcError) -> None:
         """Print an error as one object on stdout."""
-        fields = {"code": error.code, "what": error.what, "cause": error.cause, "fix": error.remedy}
-        self.json({"error": {**fields, "peer": error.peer, "exit_code": error.exit_code}})
+        self.json({}, error)
 
     @contextmanager
     def stages(self) -> Iterator[Stages]:
@@ -86,6 +88,11 @@ class Display:
         progress = _terminal().spinner(self.notes, self.quiet)
         with progress:
             yield Stages(progress)
+
+
+def _fields(error: MpcError) -> dict[str, Any]:
+    fields = {"code": error.code, "what": error.what, "cause": error.cause, "fix": error.remedy}
+    return {**fields, "peer": error.peer, "exit_code": error.exit_code}
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import click
 from mpc.errors import UsageError
 from parties.cli.display import Display
 from parties.cli.options import CLUSTER, FOLDER, JSON, cluster_file
+from parties.client.answering import Silent, missing
 from parties.client.cluster import Cluster
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def add_lists(group: click.Group, many: str, searched: str, objects: Callable[[C
     @common
     def list_(display: Display, versions: bool, cluster: Path | None, folder: Path, as_json: bool) -> None:
         with connected_to(cluster, folder) as connected:
-            _show_list(display, many, objects(connected).list(versions), as_json)
+            _show_list(display, many, objects(connected), "", versions, as_json)
 
     @group.command("search", help=f"List those with all these words, or words that begin so, in {searched}.")
     @click.argument("words", nargs=-1, required=True)
@@ -61,16 +62,23 @@ def add_lists(group: click.Group, many: str, searched: str, objects: Callable[[C
         display: Display, words: tuple[str, ...], versions: bool, cluster: Path | None, folder: Path, as_json: bool
     ) -> None:
         with connected_to(cluster, folder) as connected:
-            _show_list(display, many, objects(connected).search(" ".join(words), versions), as_json)
+            _show_list(display, many, objects(connected), " ".join(words), versions, as_json)
 
 
-def _show_list(display: Display, many: str, found: Listing, as_json: bool) -> None:
+def _show_list(
+    display: Display, many: str, objects: Datasets | Models, words: str, versions: bool, as_json: bool
+) -> None:
+    silent = Silent()
+    found: Listing = objects.search(words, versions, silent)
+    error = missing(silent)
     if as_json:
-        display.json({many: found.content()})
+        display.json({many: found.content()}, error)
     elif found:
         show_table(display, found.table)
     else:
         display.say(f"no {many} that you may see")
+    if error is not None:
+        raise error
 
 
 def show_table(display: Display, table: Sequence[tuple[str, ...]]) -> None:

@@ -16,6 +16,7 @@ from mpc.privacy.facts import CHARGE_UNIT
 from parties.cli.display import Display
 from parties.cli.operators import PARTY, operators
 from parties.cli.options import CLUSTER, FOLDER, JSON, cluster_file, require_folder
+from parties.client.answering import Silent, missing
 from parties.client.at_rest.said import as_expiry, day
 from parties.client.channels import PartyClient
 from parties.client.cluster import Cluster
@@ -43,9 +44,11 @@ def requests(
         return
     display: Display = context.obj
     with _asked(configs, cluster, folder) as (clients, seconds, me):
-        found = list_requests(clients, seconds)
+        silent = Silent()
+        found = list_requests(clients, seconds, silent=silent)
+    error = missing(silent)
     if as_json:
-        display.json({"requests": [_content(each, me) for each in found]})
+        display.json({"requests": [_content(each, me) for each in found]}, error)
     elif found:
         display.table(["request", "asked by", "reads", ">epsilon", "learned by", "until", "state"], [*_lines(found)])
         for each in found:
@@ -54,6 +57,8 @@ def requests(
         display.say("no requests")
     else:
         display.say(f"no requests by {me}, or of its data; a party's operator sees all of them: --party config.toml")
+    if error is not None:
+        raise error
 
 
 def _lines(found: Sequence[Requested]) -> Iterator[list[str]]:

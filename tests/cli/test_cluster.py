@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -232,6 +233,39 @@ def test_a_party_that_hangs_is_named(folder: Path) -> None:
     assert eventually(lambda: mpc_here(*RUN, folder=folder).returncode == 0, 60)
 
 
+def check_lists(folder: Path, silent: str) -> None:
+    """What others say is shown although one party is down; that it is, is said, and in JSON by the same object."""
+    lists = {
+        ("audit",): "chains",
+        ("deal", "--list"): "stocks",
+        ("data", "list"): "datasets",
+        ("model", "search", "word"): "models",
+        ("grant", "list"): "grants",
+        ("requests",): "requests",
+    }
+    for words, name in lists.items():
+        done = mpc_here(*words, "--json", folder=folder)
+        [line] = done.stdout.splitlines()
+        content = json.loads(line)
+        assert done.returncode == 6 and isinstance(content[name], list), words
+        error = content["error"]
+        assert error["peer"] == silent and "what is shown is what the other parties say" in error["cause"], words
+        assert f"{silent} at " in done.stderr and "cannot be reached" in done.stderr, words
+        if name == "chains":
+            assert {chain["party"] for chain in content[name]} == {"party-0", "party-2"}
+    shown = mpc_here("audit", folder=folder)
+    assert shown.returncode == 6 and "party-0: " in shown.stdout and "party-2: " in shown.stdout
+    left = content_of(mpc_here("budget", "show", "coordinator/none", "--json", folder=folder).stdout)["error"]
+    assert left["peer"] == silent and "so all have to say it" in left["cause"]
+    known = content_of(mpc_here("audit", "--against", "ab" * 32, "--json", folder=folder).stdout)
+    assert known["error"]["peer"] == silent and "no other has a row behind it" in known["error"]["cause"]
+
+
+def content_of(text: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(text)
+    return content
+
+
 def test_a_party_killed_in_a_session(folder: Path) -> None:
     """26: everyone else aborts, names it, and has burnt the session; a restarted party serves again."""
     with Cluster.connect(folder / ".mpc" / "cluster.toml") as cluster:
@@ -252,6 +286,7 @@ def test_a_party_killed_in_a_session(folder: Path) -> None:
     assert way.startswith("BAD") and "fix: start party-1" in way and "open the way" not in way
     states = {m["name"]: m["state"] for m in json.loads(mpc_here("ps", "--json", folder=folder).stdout)["members"]}
     assert states["party-1"] == "died" and states["party-0"] == "serving"
+    check_lists(folder, "party-1")
     before = pids(folder)
     other = mpc_here("up", "--detach", "--parties", "2", folder=folder)
     assert other.returncode == 3 and "mpc up --detach --parties 3 starts those that have ended" in other.stderr

@@ -14,6 +14,7 @@ from parties.agreed.models import read_model
 from parties.agreed.objects import LARGEST, Manifest
 from parties.agreed.receipts import Tombstone
 from parties.agreed.signed import Signed
+from parties.client.answering import Silent, ask_each
 from parties.client.channels import Parties, PartyClient
 from parties.pb import data_pb2
 from parties.pb.data_pb2 import SignedStatement
@@ -82,9 +83,12 @@ def plan_of(parties: Parties, manifest: Manifest) -> Plan:
         ) from None
 
 
-def search(parties: Parties, words: str = "") -> list[Entry]:
-    """List the objects that this client may see at all parties, those with all these words if there are any."""
-    found = [list_of(parties, client, words) for client in parties.clients]
+def search(parties: Parties, words: str = "", silent: Silent | None = None) -> list[Entry]:
+    """List the objects that this client may see at all parties, those with all these words if there are any.
+
+    silent: takes the errors of parties that do not answer: what is listed then is what all others list.
+    """
+    found = [*ask_each(parties.clients, lambda client: list_of(parties, client, words), silent).values()]
     return [entry for key, entry in found[0].items() if all(other.get(key) == entry for other in found[1:])]
 
 

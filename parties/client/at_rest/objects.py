@@ -11,6 +11,7 @@ from mpc.text import shown
 from parties.agreed.grants import Grant
 from parties.agreed.listed import Entry
 from parties.agreed.objects import Manifest
+from parties.client.answering import Silent
 from parties.client.at_rest import catalogue
 from parties.client.at_rest.listing import Listing
 from parties.client.at_rest.said import full_name, own_name
@@ -39,11 +40,19 @@ class Objects(Generic[Lists]):
         """List those that this client may see; their newest versions, or all."""
         return self.search("", versions)
 
-    def search(self, words: str, versions: bool = False) -> Lists:
-        """List those with all these words, or words that begin so, in name, description or columns."""
+    def search(self, words: str, versions: bool = False, silent: Silent | None = None) -> Lists:
+        """List those with all these words, or words that begin so, in name, description or columns.
+
+        Args:
+            silent: a list that takes the errors of parties that do not answer: what is listed then is what all others
+                list.
+
+        Raises:
+            PeerError: no party answers; or, without `silent`, one does not.
+        """
         if not isinstance(words, str):
             raise UsageError("a search is for words", remedy=f"cluster.{self._ONE}s.search('triage')")
-        found = self._of_kind(catalogue.search(self._parties, words))
+        found = self._of_kind(catalogue.search(self._parties, words, silent))
         return self._listed(found if versions else catalogue.newest(found))
 
     def remove(self, name: str) -> Lists:

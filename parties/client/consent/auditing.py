@@ -10,6 +10,7 @@ from typing import Any
 
 from mpc.errors import IntegrityError, SessionError, UsageError
 from parties.agreed.audit import START, follow, row_digest
+from parties.client.answering import Silent, ask_each
 from parties.client.channels import PartyClient
 from parties.client.consent.heads import is_head
 from parties.disk import write_atomic
@@ -98,18 +99,35 @@ def read_head(text: str) -> bytes:
 
 
 def check_chains(
-    clients: Sequence[PartyClient], known: Mapping[str, bytes], seconds: float, against: bytes | None = None
+    clients: Sequence[PartyClient],
+    known: Mapping[str, bytes],
+    seconds: float,
+    against: bytes | None = None,
+    silent: Silent | None = None,
 ) -> list[Chain]:
     """Follow every party's chain: from `against` if it is that party's, else from the head that is known of it.
 
+    Args:
+        silent: takes the errors of parties that do not answer: see `ask_each`.
+
     Raises:
-        IntegrityError: no party has a row behind `against`.
+        IntegrityError: no party has a row behind `against`, and all have answered.
+        PeerError: a party does not answer.
     """
-    found = [follow_chain(client, known.get(client.name, START), seconds) for client in clients]
+
+    def both(client: PartyClient) -> tuple[Chain, Chain | None]:
+        return (
+            follow_chain(client, known.get(client.name, START), seconds),
+            None if against is None else follow_chain(client, against, seconds),
+        )
+
+    chains = ask_each(clients, both, silent).values()
+    found = [chain for chain, _ in chains]
     if against is None:
         return found
-    tried = [follow_chain(client, against, seconds) for client in clients]
-    good = [each for each in tried if each.fault is None]
+    good = [tried for _, tried in chains if tried is not None and tried.fault is None]
+    if not good and silent:
+        raise silent[0].with_(cause="the party that gave that head may be this one: no other has a row behind it")
     if not good:
         raise IntegrityError(
             "no party has a row behind that head",

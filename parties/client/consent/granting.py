@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from mpc.errors import ConfigError, IntegrityError, SessionError, UsageError
+from mpc.errors import ConfigError, IntegrityError, PeerError, SessionError, UsageError
 from mpc.plan.plan import Plan
 from mpc.privacy.facts import CHARGE_UNIT
 from parties.agreed.bindings import Binding, parts_of, write_bindings
@@ -19,7 +19,8 @@ from parties.agreed.grants import Budget, Grant, Revocation, Statement
 from parties.agreed.keeps import Keep, write_keeps
 from parties.agreed.questions import ANY, Bound, ExactPlan, Question
 from parties.agreed.signed import Signed
-from parties.client.channels import Parties
+from parties.client.answering import Silent, ask_each
+from parties.client.channels import Parties, PartyClient
 from parties.client.consent.told import Given, Left, Verdict
 from parties.client.running.roles import ACTIVE, read_security
 from parties.pb import consent_pb2, party_pb2
@@ -124,22 +125,31 @@ def revoke(parties: Parties, grant: str) -> str:
 _SHORTEST = 8
 
 
-def given(parties: Parties) -> list[Given]:
+def given(parties: Parties, silent: Silent | None = None) -> list[Given]:
     """List the grants that this client has given, and those that name it, as the parties have them.
+
+    Args:
+        silent: takes the errors of parties that do not answer; what is used of a grant, and whether it was revoked, is
+            what the others know then.
 
     Raises:
         IntegrityError: a party sends a grant that is none.
+        PeerError: no party answers; or, without `silent`, one does not.
     """
     merged: dict[str, Given] = {}
     seconds = parties.config.deadlines.submit
-    for party in parties.clients:
-        for each in party.stream(lambda stub: stub.consent.Grants, consent_pb2.GrantsRequest(), seconds):
-            grant = _read(parties, party.name, each.grant, Grant)
+
+    def ask(party: PartyClient) -> list[consent_pb2.GrantEntry]:
+        return list(party.stream(lambda stub: stub.consent.Grants, consent_pb2.GrantsRequest(), seconds))
+
+    for name, grants in ask_each(parties.clients, ask, silent).items():
+        for each in grants:
+            grant = _read(parties, name, each.grant, Grant)
             spent, delta, key = Fraction(each.epsilon, CHARGE_UNIT), Fraction(each.delta, 10**18), grant.id
             known = merged.get(key) or Given(key, grant, 0, Fraction(0), False, ())
             uses, most = max(known.uses, each.uses), max(known.spent, spent)
             revoked = known.revoked or each.revoked
-            told = (*known.parties, party.name)
+            told = (*known.parties, name)
             merged[key] = Given(key, grant, uses, most, revoked, told, max(known.spent_delta, delta))
     return list(merged.values())
 
@@ -151,7 +161,13 @@ def budget(parties: Parties, dataset: str) -> Left:
         SessionError: there is no such dataset that this client may know of.
     """
     request = consent_pb2.LeftRequest(dataset=dataset)
-    found = parties.each(lambda stub: stub.consent.Left, request, parties.config.deadlines.connect)
+    try:
+        found = parties.each(lambda stub: stub.consent.Left, request, parties.config.deadlines.connect)
+    except SessionError:
+        raise
+    except PeerError as error:
+        lacks = "what is left is what the party with least says, so all have to say it"
+        raise error.with_(cause=f"{error.cause}; {lacks}" if error.cause else lacks) from error.__cause__
     names = [client.name for client in parties.clients]
     said = [
         _read(parties, name, each.budget, Budget) if each.HasField("budget") else None

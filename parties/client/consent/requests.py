@@ -13,6 +13,7 @@ from typing import Any
 from mpc.errors import IntegrityError, UsageError
 from mpc.privacy.facts import CHARGE_UNIT
 from parties.agreed.requests import Reads, Request
+from parties.client.answering import Silent, ask_each
 from parties.client.channels import PartyClient
 from parties.pb import consent_pb2
 
@@ -109,22 +110,28 @@ def _data(each: Reads) -> str:
     return f"--data {each.input}={each.dataset}:{','.join(each.columns)}"
 
 
-def list_requests(clients: Sequence[PartyClient], seconds: float, request: str = "") -> list[Requested]:
+def list_requests(
+    clients: Sequence[PartyClient], seconds: float, request: str = "", silent: Silent | None = None
+) -> list[Requested]:
     """List the requests that parties show this caller, each once, those that were made first before others.
 
     Args:
         request: an id, for that one alone.
+        silent: takes the errors of parties that do not answer: see `ask_each`.
 
     Raises:
         IntegrityError: a party shows something that is none.
     """
     asked = consent_pb2.RequestsRequest(id=request)
-    streams = [client.stream(lambda stub: stub.consent.Requests, asked, seconds) for client in clients]
+
+    def ask(client: PartyClient) -> list[consent_pb2.RequestEntry]:
+        return list(client.stream(lambda stub: stub.consent.Requests, asked, seconds))
+
     found: dict[str, tuple[Request, list[Standing]]] = {}
-    for client, stream in zip(clients, streams, strict=True):
-        for entry in stream:
-            read = _read(client.name, entry)
-            found.setdefault(read.id, (read, []))[1].append(_standing(client.name, entry))
+    for name, entries in ask_each(clients, ask, silent).items():
+        for entry in entries:
+            read = _read(name, entry)
+            found.setdefault(read.id, (read, []))[1].append(_standing(name, entry))
     made = [Requested(read, tuple(standings)) for read, standings in found.values()]
     return sorted(made, key=lambda each: min(one.made for one in each.standings))
 

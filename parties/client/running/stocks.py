@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from parties.agreed.ahead import refuse_later_known
 from parties.agreed.bindings import Binding, write_bindings
 from parties.agreed.keeps import Keep, write_keeps
 from parties.agreed.terms import Terms
+from parties.client.answering import Silent, ask_each
 from parties.client.channels import Parties, PartyClient, Reply, gather
 from parties.client.consent.words import await_words, require_none
 from parties.pb import party_pb2
@@ -159,44 +160,41 @@ def order(parties: Parties, plan: Plan, batches: Sequence[int], stored: Stored =
     return Stock(terms, tuple(batches), max(sizes), time.time())
 
 
-def stocks(parties: Parties, plan: Plan | None = None) -> list[Stock]:
-    """List this client's stocks that no session has taken, the oldest first."""
+def stocks(parties: Parties, plan: Plan | None = None, silent: Silent | None = None) -> list[Stock]:
+    """List this client's stocks that no session has taken, the oldest first.
+
+    silent: takes the errors of parties that do not answer; they are not missed from what the others hold.
+    """
     request = party_pb2.StocksRequest(plan_digest=plan.digest if plan else b"")
     seconds = parties.config.deadlines.connect
-    lists = gather([_Listed(party.stream(lambda stub: stub.Stocks, request, seconds)) for party in parties.clients])
+
+    def ask(party: PartyClient) -> list[party_pb2.Stock]:
+        return list(party.stream(lambda stub: stub.Stocks, request, seconds))
+
+    lists = ask_each(parties.clients, ask, silent)
     found: dict[bytes, dict[str, Stock]] = {}
-    for party, replies in zip(parties.clients, lists, strict=True):
+    for name, replies in lists.items():
         for reply in replies:
-            stock = _read(parties, party, reply)
-            found.setdefault(stock.terms.session_id, {})[party.name] = stock
-    everyone = [_merge(parties, held) for held in found.values()]
+            stock = _read(parties, name, reply)
+            found.setdefault(stock.terms.session_id, {})[name] = stock
+    everyone = [_merge([*lists], held) for held in found.values()]
     return sorted(everyone, key=lambda stock: stock.made_at)
 
 
-class _Listed:
-    """All replies of a stream."""
-
-    def __init__(self, replies: Iterable[party_pb2.Stock]) -> None:
-        self._replies = replies
-
-    def result(self) -> list[party_pb2.Stock]:
-        return list(self._replies)
-
-
-def _read(parties: Parties, party: PartyClient, reply: party_pb2.Stock) -> Stock:
+def _read(parties: Parties, party: str, reply: party_pb2.Stock) -> Stock:
     given = reply.terms
     provider, names = parties.config.provider.name, parties.names
     if tuple(given.parties) != names:
-        raise HandshakeError(f"{party.name} holds a stock of other parties", remedy="mpc doctor", peer=party.name)
+        raise HandshakeError(f"{party} holds a stock of other parties", remedy="mpc doctor", peer=party)
     terms = Terms(given.plan_digest, provider, names, tuple(given.nonces))
     return Stock(terms, tuple(given.batches), reply.size, reply.made_at)
 
 
-def _merge(parties: Parties, held: dict[str, Stock]) -> Stock:
-    """Merge what each party holds of a stock; a party that holds other runs of it than the first one holds none."""
+def _merge(names: Sequence[str], held: dict[str, Stock]) -> Stock:
+    """Merge what each of these parties holds of a stock; one that holds other runs of it than the first holds none."""
     first = next(iter(held.values()))
     same = {name: stock for name, stock in held.items() if stock.batches == first.batches}
-    missing = tuple(name for name in parties.names if name not in same)
+    missing = tuple(name for name in names if name not in same)
     size = max(stock.size for stock in same.values())
     return Stock(first.terms, first.batches, size, min(stock.made_at for stock in same.values()), missing)
 
