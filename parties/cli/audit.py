@@ -13,7 +13,7 @@ from mpc.errors import IntegrityError, MpcError, UsageError
 from mpc.privacy.facts import CHARGE_UNIT, DELTA_UNIT
 from mpc.text import shown
 from parties.agreed.audit import START
-from parties.cli.display import Display
+from parties.cli.display import Display, many
 from parties.cli.operators import PARTY, operators
 from parties.cli.options import CLUSTER, FOLDER, JSON, cluster_file, require_folder
 from parties.client.answering import Silent, ask_each, missing
@@ -106,9 +106,17 @@ def _show(display: Display, found: Sequence[Chain], error: MpcError | None, as_j
     for each in found if not as_json else ():
         for row in each.rows:
             display.result(f"{each.party} {_row(row)}")
-        display.result(f"{each.party}: {each.count} rows behind {each.after.hex()[:_SHOWN]}, head {each.head.hex()}")
+        display.result(_summary(each))
     if error is not None:
         raise error
+
+
+def _summary(each: Chain) -> str:
+    """Say how far a chain was followed, and whether it is whole."""
+    start = each.after == START
+    since = "from its beginning" if start else f"since {each.after.hex()[:_SHOWN]}"
+    whole = "the chain is whole" if each.fault is None else f"the chain leads no further: {shown(each.fault)}"
+    return f"{each.party}: {many(each.count, 'row' if start else 'new row')} {since}, head {each.head.hex()}; {whole}"
 
 
 def _chain(each: Chain) -> dict[str, Any]:
@@ -123,15 +131,23 @@ def _chain(each: Chain) -> dict[str, Any]:
 
 
 def _row(row: dict[str, Any]) -> str:
-    seconds = min(max(row["at"], 0), 1 << 36)  # a party may say anything
-    when = datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
+    when = _moment(row["at"])
     hidden = ("about", "at", "head", "kind", "nonce", "number")
     facts = " ".join(f"{key}={_fact(row, key)}" for key in row if key not in hidden)
     return shown(f"{when} {row['kind']} {facts}")
 
 
+def _moment(seconds: int) -> str:
+    """Write a time, in seconds since 1970."""
+    held = min(max(seconds, 0), 1 << 36)  # a party may say anything
+    return datetime.datetime.fromtimestamp(held, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
 def _fact(row: dict[str, Any], key: str) -> Any:
-    """Return what a row says under a name; amounts of a charge, which it has in small units, as numbers."""
+    """Return what a row says under a name: amounts of a charge, which it has in small units, as numbers; a time as
+    one."""
+    if key == "expires" and type(row[key]) is int:
+        return _moment(row[key]).replace(" ", "T")
     value, unit = row[key], _UNITS.get(key) if row["kind"] == "charge" else None
     if unit is None or type(value) is not int or not 0 <= value < 1 << 80:  # a party may say anything
         return value

@@ -10,7 +10,7 @@ import click
 
 from mpc.errors import MpcError, UsageError
 from mpc.plan.plan import Plan
-from parties.cli.display import Display, seconds, size
+from parties.cli.display import Display, many, seconds, size
 from parties.cli.model import Choices, read_plan
 from parties.cli.options import CLUSTER, FOLDER, JSON, LINK, OWNER, RANGE, RECIPIENT, SECURITY, SHAPE, cluster_file
 from parties.client.answering import Silent, missing
@@ -97,7 +97,7 @@ def _deal(display: Display, cluster: Cluster, plan: Plan, runs: int, batch: int,
         content = {"plan": plan.digest.hex(), "runs": runs, "batch": batch, "sessions": sessions}
         display.json({**content, "bytes": taken, "seconds": elapsed})
         return
-    what = f"{_many(runs, 'run')} of {_many(batch, 'row')} for {_many(sessions, 'session')}"
+    what = f"{many(runs, 'run')} of {many(batch, 'row')} for {many(sessions, 'session')}"
     display.result(f"dealt         {what}, in {seconds(elapsed)}")
     display.result(f"on disk       {size(taken)} at the party with most")
     display.result(f"plan          {plan.digest.hex()}")
@@ -158,8 +158,4 @@ def _drop(display: Display, cluster: Cluster, plan: Plan | None, as_json: bool) 
         display.json({"dropped": [_describe(stock) for stock in stocks]})
         return
     runs = sum(len(stock.batches) for stock in stocks)
-    display.result(f"dropped       {_many(runs, 'run')} of {_many(len(stocks), 'session')}")
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'s' * (count != 1)}"
+    display.result(f"dropped       {many(runs, 'run')} of {many(len(stocks), 'session')}")

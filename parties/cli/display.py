@@ -166,6 +166,11 @@ def seconds(value: float) -> str:
     return f"{value * 1e3:.1f} ms" if value < 1 else f"{value:.2f} s"
 
 
+def many(count: int, what: str) -> str:
+    """Write how many there are of something, whose plural has an s more."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def size(count: int) -> str:
     """Write a number of bytes for people; exact below 10 kB."""
     if count < 10_000:

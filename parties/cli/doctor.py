@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 import mpc
 from mpc.errors import ConfigError, MpcError
 from parties.agreed.terms import PROTOCOL, roster_digest
-from parties.cli.display import Display, seconds, size
+from parties.cli.display import Display, many, seconds, size
 from parties.cli.options import FOLDER, JSON, PROMISE, TRUST, no_cluster
 from parties.client.running.roles import ACTIVE
 from parties.config.load import load
@@ -133,7 +133,9 @@ def _examine_process(
     yield Finding(f"{peer.name} clock", skew < _CLOCK_SKEW, f"{skew:.1f} s apart", fix)
     if role == "party":
         yield Finding(
-            f"{peer.name} ledger", bool(reply.ledger), f"epoch {reply.ledger}, {reply.open_sessions} sessions open"
+            f"{peer.name} ledger",
+            bool(reply.ledger),
+            f"epoch {reply.ledger}, {many(reply.open_sessions, 'session')} open",
         )
         yield _stock(peer.name, reply)
     for other in reply.peers:
@@ -195,7 +197,7 @@ def _lifetime(check: str, whose: str, days: float, fix: str) -> Finding:
 
 def _stock(name: str, reply: party_pb2.DescribeReply) -> Finding:
     """Say how many runs are dealt ahead; a full disk allowance is worth a word before somebody deals more."""
-    found = f"{reply.stocked_runs} runs for {reply.stocks} sessions, {size(reply.stock_bytes)} of "
+    found = f"{many(reply.stocked_runs, 'run')} for {many(reply.stocks, 'session')}, {size(reply.stock_bytes)} of "
     full = reply.stock_bytes > _FULL * reply.stock_limit
     fix = "drop some (mpc deal --drop), or raise limits.max_stock_bytes" if full else ""
     return Finding(f"{name} stock", not full, found + size(reply.stock_limit), fix)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -277,7 +278,16 @@ def test_an_audit_says_what_was_charged_in_numbers(kept: Kept, tmp_path: Path) -
     kept.ask(noised_sum())
     found = granting.budget(kept.cluster.client(HOSPITAL), "hospital/patients")
     assert found.answers == "1 noised answer and 0 exact ones were given"
-    told = CliRunner().invoke(audit, ["--cluster", str(hospital)], obj=Display(as_json=False)).stdout
+    told, again = (
+        CliRunner().invoke(audit, ["--cluster", str(hospital)], obj=Display(as_json=False)).stdout for _ in range(2)
+    )
+    for party in kept.cluster.names:
+        whole = re.search(rf"^{party}: \d+ rows from its beginning, head (\w{{64}}); the chain is whole$", told, re.M)
+        assert whole is not None, told
+        since = f"{party}: 0 new rows since {whole[1][:16]}, head {whole[1]}; the chain is whole"
+        assert since in again.splitlines()
+    budgets = [line for line in told.splitlines() if " budget " in line]
+    assert len(budgets) == 2 and all(" epsilon=" in line and " delta=" in line for line in budgets)
     charges = [line for line in told.splitlines() if " charge " in line]
     assert len(charges) == 2 and all(" epsilon=0.5 " in line and "delta=" in line for line in charges)
     assert not any("500000000" in line for line in charges)

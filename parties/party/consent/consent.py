@@ -241,7 +241,9 @@ class Consent:
                     remedy=f"set it with a sequence above {last}",
                 )
             tables.set_budget(database, found.dataset, client, key, signed)
-            self.note(database, audit.BUDGET, {client}, dataset=found.dataset, sequence=found.sequence, owner=client)
+            amounts = {"epsilon": f"{float(found.epsilon):.9g}", "delta": f"{float(found.delta):.9g}"}
+            facts = {"dataset": found.dataset, "sequence": found.sequence, "owner": client, **amounts}
+            self.note(database, audit.BUDGET, {client}, **facts)
         logger().info("a budget was set", dataset=found.dataset, owner=client, epsilon=str(found.epsilon))
         return found.dataset
 
