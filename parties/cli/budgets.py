@@ -69,7 +69,7 @@ def _show(display: Display, connected: Cluster, found: Left, each: str | None, a
         given = granting.given(connected.parties)
         like = remaining.usual(found, [one for one in given if one.grant.dataset == found.dataset])
     else:
-        like = as_amount(each, "each"), "like one"
+        like = as_amount(each, "each"), ""
     if as_json:
         display.json({"budget": remaining.numbers(found, like)})
         return
@@ -80,7 +80,7 @@ def _show(display: Display, connected: Cluster, found: Left, each: str | None, a
         shared = "".join(f", {each}" for each in found.group if each != found.dataset)
         display.result(f"{found.dataset}{shared}: epsilon {spent:g} of {whole:g} spent, {left:g} left")
         if like is not None:
-            display.result(f"{remaining.questions(found.more(like[0]))} {like[1]}, epsilon {float(like[0]):g}")
+            display.result(remaining.more_like(found, like))
     display.result(found.answers)
     if found.together is not None:
         display.result(str(found.together))

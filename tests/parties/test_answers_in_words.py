@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,6 +12,7 @@ import pytest
 
 from mpc.errors import InputError, WaitingError
 from mpc.plan.ends import PlanInput
+from parties.client.consent.remaining import Affordable
 from parties.client.consent.told import Verdict
 from parties.client.questions.asking import Answer
 from parties.client.questions.refusals import Asked, private
@@ -48,6 +50,25 @@ def test_an_owner_is_asked_for_what_is_missing_alone(lacks: str, offered: set[st
     refused = WaitingError("no", remedy="ask somebody")
     told = private(ASKED, refused, [verdict("grant 0123456789abcdef was revoked", lacks=lacks)]).remedy or ""
     assert {each for each in (GRANT, BUDGET, "ask somebody") if each in told} == offered
+
+
+@pytest.mark.parametrize(
+    ("granted", "left", "instead", "offered"),
+    [
+        (Fraction(1, 4), Fraction(1), ".get(epsilon=0.25) is allowed", {GRANT, BUDGET}),
+        (Fraction(1, 2), Fraction(1, 3), ".get(epsilon=0.333333) is allowed", {BUDGET}),
+        (Fraction(0), Fraction(1), "", {GRANT, BUDGET}),
+        (Fraction(1, 2), Fraction(0), "", {BUDGET}),
+    ],
+)
+def test_what_is_allowed_already_is_offered_first_and_a_budget_not_alone_where_grants_do_not_reach(
+    granted: Fraction, left: Fraction, instead: str, offered: set[str]
+) -> None:
+    """A party that finds the budget too small has not looked at grants."""
+    asked = replace(ASKED, affordable=Affordable(granted, left))
+    told = private(asked, WaitingError("no"), [verdict("too little is left", lacks="budget")]).remedy or ""
+    assert {each for each in (GRANT, BUDGET) if each in told} == offered
+    assert told.startswith(instead) and (" is allowed" in told) is bool(instead)
 
 
 def test_both_words_of_an_owner_are_offered_where_no_party_says_which_is_missing() -> None:

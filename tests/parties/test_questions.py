@@ -616,10 +616,15 @@ def test_an_analyst_is_answered_under_a_grant_while_the_budget_lasts(cluster: In
     assert abs(found.value - 10) < 12 * spread and found.std == pytest.approx(spread, rel=1e-3)
     assert found.left == 1 and found.left.more == 0 and str(found.left) == "epsilon 1, 0 more questions like this one"
     described = ds.describe()
-    assert "budget: epsilon 1 of 3 left: 0 more questions like those so far, epsilon 2" in str(described)
-    for asked, words in ((lambda: question.get(epsilon=2), "budget"), (lambda: question.get(), "hospital's alone")):
-        with pytest.raises(PrivateDataError, match=words):
+    assert "budget: epsilon 1 of 3 left: 0 more questions at epsilon 2, like those so far" in str(described)
+    for asked, words, fix in (
+        (lambda: question.get(epsilon=2), "budget", ".get(epsilon=1) is allowed, by what is granted and left; "),
+        (lambda: question.get(), "hospital's alone", ".get(epsilon=0.5) on a sum over rows asks for a noised one"),
+    ):
+        with pytest.raises(PrivateDataError, match=words) as caught:
             asked()
+        assert str(caught.value.remedy).startswith(fix)
+        assert "which hospital may allow" not in str(caught.value.remedy), "it has"
     assert question.get(epsilon=1).left == 0
 
 

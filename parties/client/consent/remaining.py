@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Self
 
@@ -84,15 +85,52 @@ def more_under(given: Given, cost: Loss) -> int:
     return left if given.grant.uses is None else min(left, max(0, given.grant.uses - given.uses))
 
 
+def most_of_one(given: Given) -> Fraction:
+    """Return the most epsilon that one more answer may cost under a grant, whatever is left of the budget."""
+    dp = given.grant.question.dp
+    if dp is None or (given.grant.uses is not None and given.uses >= given.grant.uses):
+        return Fraction(0)
+    return max(Fraction(0), min(dp.epsilon_each, dp.epsilon - given.spent))
+
+
+@dataclass(frozen=True)
+class Affordable:
+    """Price that one more noised question of a client may have.
+
+    Args:
+        granted: the most epsilon that a grant allows for one, and still has.
+        left: epsilon that is left of the budget.
+    """
+
+    granted: Fraction
+    left: Fraction
+
+    @property
+    def most(self) -> Fraction:
+        """The most epsilon that one may cost now."""
+        return min(self.granted, self.left)
+
+
+def affordable(parties: Parties, manifest: Manifest) -> Affordable | None:
+    """Return what one more noised question of this client may cost; None where the parties do not tell."""
+    try:
+        left = granting.budget(parties, manifest.name)
+        given = noised_grants(parties, manifest)
+    except MpcError:
+        return None
+    most = max(map(most_of_one, given), default=Fraction(0))
+    return Affordable(most, left.left if left.epsilon is not None else Fraction(0))
+
+
 def usual(left: Left, given: Sequence[Given]) -> tuple[Fraction, str] | None:
-    """Return (what a question usually costs, how that is known): what those so far did, or what grants give each.
+    """Return (what a question usually costs, which one that is): as those so far did, or the most that grants allow.
 
     None if nothing was asked and nothing is granted.
     """
     if left.noised and left.spent:
-        return left.spent / left.noised, "like those so far"
+        return left.spent / left.noised, ", like those so far"
     each = [dp.epsilon_each for grant in given if (dp := grant.grant.question.dp) is not None and not grant.revoked]
-    return (max(each), "of as much as is granted for one") if each else None
+    return (max(each), ", the most that one may cost") if each else None
 
 
 def told(parties: Parties, manifest: Manifest) -> tuple[str, dict[str, Any]] | None:
@@ -119,5 +157,10 @@ def line(left: Left, like: tuple[Fraction, str] | None) -> str:
     said = f"budget: epsilon {float(left.left):g} of {float(left.epsilon):g} left"
     if like is None:
         return said
-    each, why = like
-    return f"{said}: {questions(left.more(each))} {why}, epsilon {float(each):g}"
+    return f"{said}: {more_like(left, like)}"
+
+
+def more_like(left: Left, like: tuple[Fraction, str]) -> str:
+    """Say how many more questions of a cost there may be, as "3 more questions at epsilon 1, like those so far"."""
+    each, which = like
+    return f"{questions(left.more(each))} at epsilon {float(each):g}{which}"

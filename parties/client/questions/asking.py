@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from mpc.text import shown
 from mpc.wires import MAX_BATCH
 from parties.agreed.objects import Manifest
 from parties.client.at_rest import bound
-from parties.client.consent.remaining import Remaining, remaining
+from parties.client.consent.remaining import Remaining, affordable, remaining
 from parties.client.consent.told import Amount
 from parties.client.questions import model
 from parties.client.questions.expression import ROWS, Node, columns
@@ -233,7 +233,7 @@ def _rows(pointer: Values, ends: Mapping[str, Node], text: str, wait: float) -> 
     me = parties.identity.name
     names = tuple(columns(*ends.values()))
     if manifest.owner != me:
-        raise exact_is_private(Asked(manifest, me, text, None))
+        raise exact_is_private(Asked(manifest, me, text, None, affordable(parties, manifest)))
     for node in ends.values():
         if node.shape[:1] != (ROWS,):
             raise UsageError("this has no rows", remedy="compute with columns")
@@ -259,6 +259,7 @@ def _run(
     try:
         session = Session(parties, compiled, bindings=bindings, wait=wait)
     except (PolicyError, SessionError) as refused:
+        asked = replace(asked, affordable=affordable(parties, manifest))
         raise private(asked, refused, missing(parties, compiled.plan, bindings)) from refused
     try:
         found = session.run(None, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from parties.agreed.bindings import Binding
 from parties.agreed.objects import Manifest
 from parties.agreed.requests import how_to_approve
 from parties.client.consent import granting
+from parties.client.consent.remaining import Affordable
 from parties.client.consent.told import Verdict
 
 if TYPE_CHECKING:
@@ -24,12 +26,31 @@ _SHOWN = 16
 
 @dataclass(frozen=True)
 class Asked:
-    """A question, for the error that refuses it."""
+    """A question, for the error that refuses it.
+
+    affordable: what one more noised question may cost, if parties tell.
+    """
 
     manifest: Manifest
     me: str
     text: str
     epsilon: Fraction | None
+    affordable: Affordable | None = None
+
+    @property
+    def instead(self) -> str:
+        """The noised question that is allowed as things are; "" if there is none, or it would cost as much."""
+        most = Fraction(0) if self.affordable is None else self.affordable.most
+        usual = most if self.epsilon is not None else min(most, Fraction(1, 2))
+        written = f"{math.floor(usual * 10**6) / 10**6:g}"
+        return (
+            f".get(epsilon={written})" if float(written) > 0 and (self.epsilon is None or most < self.epsilon) else ""
+        )
+
+    @property
+    def exceeds_grants(self) -> bool:
+        """Does it cost more than any grant allows for one?  No, where parties do not tell."""
+        return self.epsilon is not None and self.affordable is not None and self.epsilon > self.affordable.granted
 
     @property
     def what(self) -> str:
@@ -47,11 +68,12 @@ class Asked:
 def exact_is_private(asked: Asked) -> PrivateDataError:
     """Make the error that an exact answer is its owner's alone."""
     name, owner = asked.manifest.name, asked.manifest.owner
-    could = f".get(epsilon=0.5) on a sum over rows asks for a noised one, which {owner} may allow"
+    noised = "on a sum over rows asks for a noised one, which"
+    could = f".get(epsilon=0.5) {noised} {owner} may allow: {asked.grant}"
     return PrivateDataError(
         f"{asked.what}, exactly, is {owner}'s alone",
         cause=f"{name} is {owner}'s, and an exact answer may tell of a single person",
-        remedy=f"{could}: {asked.grant}",
+        remedy=f"{asked.instead} {noised} {owner} has allowed" if asked.instead else could,
     )
 
 
@@ -63,7 +85,7 @@ def private(asked: Asked, refused: PolicyError | SessionError, words: Sequence[V
     name, owner = asked.manifest.name, asked.manifest.owner
     operators = sorted({each.party for each in words if each.operator and not each.denied})
     request = refused.request if isinstance(refused, WaitingError) else None
-    fixes = []
+    fixes = [f"{asked.instead} is allowed, by what is granted and left"] if asked.instead else []
     owners = not words or any(not each.operator for each in words)
     commands = _of_owner(asked, words)
     if commands:
@@ -76,7 +98,7 @@ def private(asked: Asked, refused: PolicyError | SessionError, words: Sequence[V
             fixes.append(also if owners else f"{who} may: {how}")
         seen = f"they see it as request {request[:_SHOWN]} (mpc requests); " if owners else ""
         fixes.append(f"{seen}.get(epsilon=..., wait=600) waits for their words")
-    elif not fixes and refused.remedy:
+    elif not commands and refused.remedy:
         fixes.append(refused.remedy)
     whose = f"{name} is {owner}'s, and only what {owner} has granted is computed from it"
     each = f" at epsilon {float(asked.epsilon):g}" if asked.epsilon is not None else ""
@@ -90,7 +112,8 @@ def private(asked: Asked, refused: PolicyError | SessionError, words: Sequence[V
 def _of_owner(asked: Asked, words: Sequence[Verdict]) -> list[str]:
     """Return the owner's commands that help as parties say: a grant, a budget, or both; both where none says."""
     budget = f"mpc budget set {asked.manifest.name} --epsilon E raises what all answers may cost"
-    grants, budgets = any(each.lacks_grant for each in words), any(each.lacks_budget for each in words)
+    budgets = any(each.lacks_budget for each in words)
+    grants = any(each.lacks_grant for each in words) or (budgets and asked.exceeds_grants)
     return [
         *([asked.grant] if grants or not words else []),
         *([budget] if budgets or not words else []),
