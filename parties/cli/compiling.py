@@ -13,11 +13,11 @@ import numpy as np
 
 from mpc.compiler.compile import DEFAULT_RANGE, Compiled
 from mpc.compiler.from_graph import CALIBRATED
-from mpc.compiler.graph.calibrate import ranges_around, suited_ranges, uneven
+from mpc.compiler.graph.calibrate import are_bits, ranges_around, suited_ranges, uneven
 from mpc.compiler.graph.graph import Range
 from mpc.compiler.graph.noising import Noising
 from mpc.compiler.graph.stored import StoredInput
-from mpc.compiler.onnx.declared import declared_ranges, misfits, own_sizes
+from mpc.compiler.onnx.declared import declared_ranges, indexing, misfits, own_sizes
 from mpc.compiler.onnx.load import Loaded, Source, load_model
 from mpc.compiler.onnx.signature import Shapes, input_names
 from mpc.compiler.roles import Roles
@@ -68,7 +68,8 @@ def compile_blindly(
                 "or give --calibrate a file of data that may become known",
             )
     shapes = _with_own(loaded, shapes, samples or feeds)
-    return noted(display, compile_cached(loaded, declared, roles, samples, shapes, stored, noise))
+    compiled = compile_cached(loaded, declared, roles, samples, shapes, stored, noise)
+    return compiled if misfits(loaded.model, feeds) else noted(display, compiled)
 
 
 def _with_own(model: Loaded, shapes: Shapes, feeds: Feeds) -> Shapes:
@@ -89,23 +90,30 @@ def compile_for_data(
     Where all ranges are declared the plan is theirs alone, as in every command, if it can be proved at all.
     Where this data does not fit the default, bounds cannot be proved for it, or precision suffers, they take a power
     of two around all of the input, or a range for each column, said aloud.  Columns of very different size have ranges
-    of their own from the start.
+    of their own from the start.  Indices of the model's tables, as token ids are, have the table's; beside these an
+    input of zeros and ones is taken for a mask, whose range is 0:1.
     """
     loaded = Loaded(load_model(model))
     names = input_names(loaded)
     shapes = _with_own(loaded, shapes, feeds)
     known = {**declared_ranges(loaded.model), **declared}
-    known_or_wrong = {*known, *misfits(loaded.model, feeds)}
-    undeclared = {name: values for name, values in feeds.items() if name not in known_or_wrong and _measurable(values)}
+    wrong = misfits(loaded.model, feeds)
+    ids = indexing(loaded.model)
+    given = {*known, *wrong, *ids}
+    undeclared = {name: values for name, values in feeds.items() if name not in given and _measurable(values)}
     samples = feeds if len(feeds) == len(names) else {}
     if not undeclared:
         compiled, _ = _best(loaded, declared, [{}], roles, samples, shapes, enough=np.inf)
-        return noted(display, _of_rows_entered(compiled))
+        compiled = _of_rows_entered(compiled)
+        return compiled if wrong else noted(display, compiled)
     even = not any(map(uneven, undeclared.values()))
     fits = even and all(np.nanmax(np.abs(values)) <= DEFAULT_RANGE[1] for values in undeclared.values())
-    candidates: list[dict[str, Range]] = [{}] if fits else []
+    masked = bool(ids) and any(map(are_bits, undeclared.values()))
+    candidates: list[dict[str, Range]] = [{}] if fits and not masked else []
     candidates += [suited_ranges(undeclared), ranges_around(undeclared, columns=True)]
     compiled, taken = _best(loaded, declared, candidates, roles, samples, shapes)
+    if wrong:  # that is told when the data are checked, and nothing else of them is worth a word
+        return compiled
     for name, around in taken.items():
         display.say(_told(name, around))
     return noted(display, _of_rows_entered(compiled))

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from mpc.compiler.compile import compile_model
+from mpc.compiler.onnx.declared import indexing
+from mpc.compiler.onnx.load import load_model
 from mpc.compiler.roles import Roles
 from parties.cli.compiling import compile_for_data
 from parties.cli.display import Display
@@ -43,3 +46,39 @@ def test_rows_bound_what_has_no_proof_and_a_note_names_them(tmp_path: Path, caps
     compile_for_data(Display(), deep(tmp_path), {"x": rows}, {"x": (-4.0, 4.0)}, {}, Roles())
     said = " ".join(capsys.readouterr().err.split())
     assert "bounds rest on the rows that you enter" in said and "--calibrate" in said
+
+
+def reading(folder: Path) -> Path:
+    """Sums over rows of a table that token ids choose, where a mask is 1."""
+    integers, real = TensorProto.INT64, TensorProto.FLOAT
+    made = helper.make_tensor_value_info
+    ends = [made("ids", integers, ["n", 3]), made("mask", integers, ["n", 3])], [made("y", real, ["n", 2])]
+    table = numpy_helper.from_array(np.arange(80, dtype=np.float32).reshape(40, 2) / 80, "table")
+    nodes = [
+        helper.make_node("Cast", ["ids"], ["whole"], to=integers),
+        helper.make_node("Gather", ["table", "whole"], ["rows"], axis=0),
+        helper.make_node("Cast", ["mask"], ["weights"], to=real),
+        helper.make_node("Unsqueeze", ["weights", "axis"], ["columns"]),
+        helper.make_node("Mul", ["rows", "columns"], ["chosen"]),
+        helper.make_node("ReduceSum", ["chosen", "one"], ["y"], keepdims=0),
+    ]
+    axes = [numpy_helper.from_array(np.array([axis]), name) for name, axis in (("axis", -1), ("one", 1))]
+    graph = helper.make_graph(nodes, "reading", *ends, [table, *axes])
+    path = folder / "reading.onnx"
+    path.write_bytes(
+        helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString()
+    )
+    return path
+
+
+def test_token_ids_have_the_tables_range_and_a_mask_beside_them_that_of_bits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = reading(tmp_path)
+    feeds = {"ids": np.array([[39, 0, 1]]), "mask": np.array([[1, 1, 1]])}
+    assert indexing(load_model(path)) == {"ids"}
+    plan = compile_for_data(Display(), path, feeds, {}, {}, Roles()).plan
+    ids, mask = plan.inputs
+    assert ids.places == 40 and (mask.low, mask.high) == ((0,), (1,))
+    said = capsys.readouterr().err
+    assert "input 'mask'" in said and "0:1" in said and "'ids'" not in said

@@ -57,8 +57,15 @@ def uneven(values: np.ndarray) -> bool:
     return bool(_far(low, high).any() or np.ptp(exponents) > _UNEVEN)
 
 
+def are_bits(values: np.ndarray) -> bool:
+    """Are these whole numbers, each 0 or 1?"""
+    return values.dtype.kind in "iu" and bool(np.isin(values, (0, 1)).all())
+
+
 def _around(values: np.ndarray, columns: bool) -> Range:
-    """-2^e : 2^e, 2^-10 at least; or multiples of a power of two that is as wide as the data."""
+    """-2^e : 2^e, 2^-10 at least; or multiples of a power of two that is as wide as the data; 0 : 1 of bits."""
+    if are_bits(values):
+        return 0.0, 1.0
     low, high = _extremes(values, columns)
     ends = np.exp2(np.ceil(np.log2(np.maximum(np.maximum(high, -low), _SMALLEST))))
     wide = np.exp2(np.ceil(np.log2(np.maximum(high - low, _SMALLEST))))

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _SOME_SIZE = 32
 """Stands in an example of a shape where nothing is known."""
+_SIZES = ("Shape", "Size")
+_SHAPED = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+"""Operators that give what they read first another shape or type."""
 
 
 def declared_ranges(model: onnx.ModelProto) -> dict[str, Range]:
@@ -149,6 +152,26 @@ def misfits(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray]) -> set[str
         if array is not None and len(sizes) == array.ndim == 2 and sizes[1].dim_value not in (0, array.shape[1]):
             found.add(value.name)
     return found
+
+
+def indexing(model: onnx.ModelProto) -> set[str]:
+    """Return inputs that do nothing but index tables of the model's weights, as token ids do: the range follows."""
+    tables = {table.name for table in model.graph.initializer}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in dict.fromkeys(node.input):
+            readers.setdefault(name, []).append(node)
+
+    def only_indexes(name: str) -> bool:
+        return all(
+            node.op_type in _SIZES
+            or (node.op_type == "Gather" and node.input[0] in tables and node.input[1] == name)
+            or (node.op_type in _SHAPED and name not in node.input[1:] and only_indexes(node.output[0]))
+            for node in readers.get(name, [])
+        )
+
+    found = {value.name for value in model.graph.input} & readers.keys()
+    return {name for name in found if any(node.op_type not in _SIZES for node in readers[name]) and only_indexes(name)}
 
 
 def within_table(declared: Range | None, rows: int) -> Range:
