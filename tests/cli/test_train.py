@@ -206,6 +206,31 @@ def test_owners_grant_a_training_from_its_list_and_it_goes_on_after_a_crash(town
     assert told.returncode == 4  # nobody has granted that
 
 
+def test_losses_that_some_stretches_have_none_of_are_listed_granted_and_told_behind_a_resumption(town: Town) -> None:
+    """Every fourth loss, a checkpoint every three steps: of seven steps the first stretch and the last tell none."""
+    read = ("--data", "x=north/rows:x", "--data", "y=north/rows:y")
+    words = ["train", "model.onnx", *read, *TRAIN, "--epochs", 7, "--checkpoint-every", 3, "--release", "loss=4"]
+    words += ["--keep", "fourth"]
+    listed = town.json("lab", *words, "--list", "fourth.json")["plans"]
+    assert [each["use"] for each in listed[:3]] == ["train"] * 3
+    shown = mpc_here("inspect", "fourth.json", folder=town.folder)
+    assert shown.returncode == 0 and "7 steps, in 3 sessions" in shown.stdout, shown.stderr
+    given = town.mpc("north", "grant", "add", "rows", "--coordinator", "lab", "--train", "fourth.json")
+    assert given.returncode == 0, given.stderr
+
+    def die(done: int, steps: int) -> None:
+        if done == 5:
+            raise PeerError("party-1 is gone", remedy="start it again")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("parties.cli.train.Tally.__call__", staticmethod(die))
+        cut = town.mpc("lab", *words)
+    assert cut.returncode == 6, cut.stderr
+    assert [line.split()[-1] for line in cut.stdout.splitlines() if line.startswith("loss          ")] == ["4"]
+    found = town.json("lab", *words, "--resume")
+    assert (found["steps"], [*found["losses"]], found["kept"]["name"]) == (4, ["4"], "lab/fourth")
+
+
 def telling_rows(stretch: dict[str, Any]) -> dict[str, Any]:
     """A stretch whose released number has another name, with its own right digest."""
     text = stretch["text"].replace('"name":"loss"', '"name":"rows"').replace('"output":"loss"', '"output":"rows"')
