@@ -27,6 +27,7 @@ from parties.client.running.roles import ACTIVE, PASSIVE, assign
 from parties.local.layout import COORDINATOR
 from parties.machine import cores, cores_each
 
+_NOTHING = "-"
 _SECONDS = {
     "plaintext_s": "plaintext, onnxruntime, 1 thread",
     "plaintext_all_threads_s": "plaintext, onnxruntime, all threads",
@@ -155,7 +156,7 @@ def _describe_link(link: Link | None, cluster: Cluster) -> dict[str, float] | No
 
 
 def _print_table(display: Display, model: Path, found: list[dict[str, Any]]) -> None:
-    """Print one column for each batch, one line for each phase; what could not be measured is a dash."""
+    """Print one column for each batch, one line for each phase; what could not be measured is a dash, or no line."""
     lines = [(label, [_cell(row[key], seconds) for row in found]) for key, label in _SECONDS.items()]
     lines.append(("rounds", [str(row["rounds"]) for row in found]))
     lines += [(label, [_cell(row[key], size) for row in found]) for key, label in _COUNTS.items()]
@@ -165,9 +166,9 @@ def _print_table(display: Display, model: Path, found: list[dict[str, Any]]) -> 
     both = len({row["security"] for row in found}) > 1
     heads = [f">batch {row['batch']}" + f", {row['security']}" * both for row in found]
     columns = [f"{model.name}, {found[0]['parties']} parties", *heads]
-    display.table(columns, [(label, *cells) for label, cells in lines])
+    display.table(columns, [(label, *cells) for label, cells in lines if {*cells} != {_NOTHING}])
     display.result("")
 
 
 def _cell(value: Any, shown: Any) -> str:
-    return "-" if value is None else str(shown(value))
+    return _NOTHING if value is None else str(shown(value))

@@ -63,6 +63,12 @@ def _wanted(
         return read_table(file, [name] if name else own, names, types, columns, told)
     arrays = _read(file)
     if key:
+        if key not in arrays and "" in arrays:
+            raise InputError(
+                f"{file} has no array {key!r}",
+                cause="a .npy file holds one array, which has no name",
+                remedy=f"leave out ':{key}': --input {file}",
+            )
         if key not in arrays:
             raise InputError(f"{file} has no array {key!r}", remedy=f"it has {', '.join(arrays)}")
         arrays = {key: arrays[key]}

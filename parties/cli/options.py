@@ -135,6 +135,16 @@ def require_folder(output: Path) -> None:
         raise UsageError(f"cannot write {output}: it is a folder", remedy="name a file in it")
 
 
+def require_npz(output: Path) -> None:
+    """Require what `require_folder` does, of a file of arrays, and that its name says what it is."""
+    if output.suffix not in (".npz", ""):
+        raise UsageError(
+            f"arrays are written as .npz, and {output} is named otherwise",
+            remedy=f"name it {output.with_suffix('.npz')}; numpy.load reads it",
+        )
+    require_folder(output)
+
+
 def cluster_file(cluster: Path | None, folder: Path) -> Path:
     """Return the path of the cluster file that was named, or of the local cluster's."""
     path = cluster or folder / "cluster.toml"

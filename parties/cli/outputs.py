@@ -15,7 +15,7 @@ from mpc.errors import UsageError
 from mpc.plan.plan import Plan
 from mpc.text import shown
 from parties.cli.display import Display
-from parties.cli.options import require_folder
+from parties.cli.options import require_npz
 from parties.client.running.feeds import owner_of, received
 from parties.client.running.roles import SECRET, known_weights
 from parties.disk import write_atomic
@@ -29,9 +29,7 @@ def require_output(output: Path | None, plan: Plan, me: str) -> None:
     """Raise UsageError if there is to be a file of outputs and there are none for it, or no place."""
     if output is None:
         return
-    require_folder(output)
-    if output.suffix not in (".npz", ""):
-        raise UsageError(f"{output} would be a .npz file by another name", remedy=f"--output {output.stem}.npz")
+    require_npz(output)
     if not received(plan, me):
         raise UsageError(
             f"there is nothing to write to {output}: {', '.join(sorted(plan.recipients))} receives the outputs",

@@ -33,6 +33,7 @@ from parties.cli.options import (
     WEIGHTS,
     cluster_file,
     require_folder,
+    require_npz,
     security_for,
 )
 from parties.cli.outputs import plain_outputs, print_outputs, require_output, say_roles, write_outputs
@@ -128,8 +129,10 @@ def run(
         )
     if (data or kept) and parties is not None:
         raise UsageError("--parties starts a cluster of its own, where no datasets are", remedy="mpc up; mpc data put")
-    for written in filter(None, (output, ticket)):
-        require_folder(written)
+    if output is not None:
+        require_npz(output)
+    if ticket is not None:
+        require_folder(ticket)
     if parties is not None and cluster is not None:
         raise UsageError("--parties starts a cluster of its own; --cluster names one that runs")
     with display.stages() as stage:
@@ -199,7 +202,7 @@ def run(
 def _say_narrowing(display: Display, narrowing: Narrowing | None) -> None:
     """Say what a narrower range would save; which one it is stays on the user's terminal, and out of a log."""
     if narrowing is not None and not display.quiet and (hint := narrowing.hint()) is not None:
-        elsewhere = f"{hint.discreet}; which one is shown where notes go to a terminal, and is kept out of a log"
+        elsewhere = f"{hint.discreet} (run on a terminal to see which)"
         display.say(f"note: {hint.whole if display.notes.is_terminal else elsewhere}")
 
 

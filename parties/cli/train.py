@@ -29,6 +29,7 @@ from parties.cli.options import (
     cluster_file,
     parse_shapes,
     require_folder,
+    require_npz,
 )
 from parties.cli.outputs import plain_outputs, print_outputs, write_outputs
 from parties.cli.private_training import Private, private_options, train_privately
@@ -99,10 +100,9 @@ class Request:
         if self.output is not None and not self.predict:
             raise UsageError("--output is for predictions", remedy="add --predict X.npy; weights are for --save")
         for path in filter(None, (self.save, self.output)):
-            if path.suffix not in (".npz", ""):
-                raise UsageError(f"{path} would be a .npz file by another name", remedy=f"name it {path.stem}.npz")
-        for path in filter(None, (self.save, self.output, self.listed)):
-            require_folder(path)
+            require_npz(path)
+        if self.listed is not None:
+            require_folder(self.listed)
 
     @property
     def only_with_a_model(self) -> list[str]:

@@ -28,6 +28,9 @@ NOT_RUNNING = "it is not running"
 """Said of a process where its port is closed."""
 SILENT = "a connection was made, but nothing came"
 """Said of a process whose port is open, though it does not answer."""
+_DURING = "during the TLS handshake"
+_ENDING = 0.5
+"""Seconds after which a process that was cut off there is dialled once more: it may just have been ending."""
 _DER = 2
 """Of `_ssl`: how Python 3.11 and 3.12 are told which encoding is wanted."""
 _SHORTEST = 0.2  # seconds that a step of dialling is given at least
@@ -114,19 +117,30 @@ def _judged(identity: Identity, name: str, address: str, raw: socket.socket, dea
 
 def diagnose(identity: Identity | None, name: str, address: str, seconds: float = 2.0) -> PeerError:
     """Say why a call failed for lack of a connection, as far as dialling that process once more shows."""
-    try:
-        if identity is None:
-            dial(name, address, time.monotonic() + seconds).close()
-        else:
-            look(identity, name, address, seconds)
-    except PeerError as error:
-        return error
+    known = _fault(identity, name, address, seconds)
+    if known is not None and _DURING in (known.cause or ""):
+        time.sleep(_ENDING)
+        known = _fault(identity, name, address, seconds)
+    if known is not None:
+        return known
     return PeerError(
         f"the connection to {name} at {address} was lost",
         cause="it can be reached now: it was restarted, it shut the connection, or the network failed for a moment",
         remedy=f"start a new session; if it happens again, look into the log of {name}",
         peer=name,
     )
+
+
+def _fault(identity: Identity | None, name: str, address: str, seconds: float) -> PeerError | None:
+    """Return why a process cannot be reached; None if it can."""
+    try:
+        if identity is None:
+            dial(name, address, time.monotonic() + seconds).close()
+        else:
+            look(identity, name, address, seconds)
+    except PeerError as error:
+        return error.again()
+    return None
 
 
 def dial(name: str, address: str, deadline: float) -> socket.socket:
@@ -228,13 +242,13 @@ def _not_agreed(name: str, address: str, error: ssl.SSLError) -> PeerError:
         cause = f"it refuses our certificate or our TLS: {reason}"
         return _unreachable(name, address, cause, _CERTIFICATES)
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return _unreachable(name, address, "it hung up during the TLS handshake", f"look into the log of {name}")
+        return _unreachable(name, address, f"it hung up {_DURING}", f"look into the log of {name}")
     cause = f"what answers there does not speak TLS as it should: {reason or 'handshake failed'}"
     return _unreachable(name, address, cause, f"correct the address of {name} in the config")
 
 
 def _hung_up(error: OSError) -> str:
-    return f"the connection was cut during the TLS handshake: {error.strerror or type(error).__name__}"
+    return f"the connection was cut {_DURING}: {error.strerror or type(error).__name__}"
 
 
 def _unreachable(name: str, address: str, cause: str, remedy: str = "mpc doctor") -> PeerError:

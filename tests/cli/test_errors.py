@@ -98,6 +98,7 @@ OWN = ["--parties", "2"]
         ("bomb.npz", ["bomb.npz"]),
         ("nobody=good.npy", ["no input 'nobody'", "x"]),
         ("strangers.npz", ["several arrays", "a, b", "--input x="]),
+        ("good.npy:x", ["has no array 'x'", "leave out ':x'"]),
         (".", []),
     ],
 )
@@ -105,6 +106,11 @@ def test_bad_data(folder: Path, file: str, needles: list[str]) -> None:
     """Refused as input (5) before any process is started."""
     shown = refused(5, *needles, "fix:", words=[*RUN, file, *OWN], folder=folder)
     assert shown.startswith("error: ")
+
+
+def test_nothing_is_said_of_the_range_of_a_table_that_does_not_fit(folder: Path) -> None:
+    shown = refused(5, "(1, 4)", words=["run", "tiny.onnx", "--input", "shape.npy", *OWN], folder=folder)
+    assert "no range is declared" not in shown
 
 
 def test_two_arrays_for_one_input(folder: Path) -> None:
@@ -117,7 +123,7 @@ def test_two_arrays_for_one_input(folder: Path) -> None:
     [
         ("absent.onnx", ["absent.onnx"]),
         ("text.onnx", ["text.onnx", "ONNX"]),
-        ("zero.onnx", ["zero.onnx"]),
+        ("zero.onnx", ["zero.onnx is empty", "export the model again"]),
         ("cut.onnx", ["cut.onnx"]),
         ("strange.onnx", ["the_strange_one", "Det"]),
         (".", []),
@@ -147,6 +153,7 @@ def test_bad_plans(folder: Path) -> None:
         ["run", "tiny.onnx", "--input", "good.npy", "--security", "none"],
         ["run", "tiny.onnx", "--input", "good.npy", "--parties", "2", "--cluster", "x.toml"],
         ["run", "tiny.onnx", "--input", "good.npy", "--parties", "2", "--output", "no/such/folder/y.npz"],
+        ["run", "absent.onnx", "--input", "absent.npy", "--parties", "2", "--output", "y.csv"],
         ["inspect", "tiny.onnx", "--batch", "0"],
         ["party", "serve"],
     ],

@@ -107,7 +107,7 @@ def test_what_cannot_be_written_is_refused_before_anything_runs(tmp_path: Path) 
     plan = compile_model(model, (-1, 1)).plan
     me = plan.wire[plan.outputs[0].wire].holders[0]
     for path, problem in (
-        (tmp_path / "y.csv", "would be a .npz file"),
+        (tmp_path / "y.csv", "arrays are written as .npz"),
         (tmp_path / "absent" / "y.npz", "there is no folder"),
         (tmp_path, "it is a folder"),
         (Path("/proc/y.npz"), "you may not write"),

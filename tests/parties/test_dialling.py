@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 import grpc
 import pytest
@@ -407,6 +408,18 @@ def test_causes(root: Issuer, client: Identity, tmp_path: Path) -> None:
         assert "is for 'party-0', not 'party-1'" in (other.cause or "")
         found = diagnose(client, "party-0", address)
         assert "was lost" in found.what and "it can be reached now" in (found.cause or "")
+
+
+def test_who_was_cut_off_is_dialled_once_more(client: Identity, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that was killed: its system has answered a moment longer."""
+    causes = iter(["the connection was cut during the TLS handshake: Connection reset by peer", "it is not running"])
+
+    def refuse(*arguments: object) -> NoReturn:
+        raise PeerError("party-0 cannot be reached", cause=next(causes), peer="party-0")
+
+    monkeypatch.setattr(dialling, "look", refuse)
+    assert diagnose(client, "party-0", "127.0.0.1:1").cause == "it is not running"
+    assert not [*causes]
 
 
 def test_an_expired_server_and_a_clock_that_is_off(root: Issuer, client: Identity, tmp_path: Path) -> None:

@@ -116,6 +116,8 @@ def _content(path: Path) -> bytes:
 
 
 def _parsed(content: bytes, path: Path | None) -> onnx.ModelProto:
+    if not content:
+        raise ModelError(f"{_named(path)} is empty", cause="its export was cut short", remedy="export the model again")
     try:
         model = onnx.load_model_from_string(content)
     except DecodeError:

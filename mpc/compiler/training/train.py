@@ -321,7 +321,7 @@ def _notes(
         )
     if loss == "one_vs_all":
         notes.append(
-            f"outputs beyond {precision.logits:g} are taken for others by the sigmoid, and {seen} "
+            f"an output beyond -{precision.logits:g} to {precision.logits:g} would give a wrong sigmoid, and {seen} "
             "(in Python, cluster.trainer(..., precision=Precision(logits=...)) declares another range)"
         )
     unmoved = sorted(set(released.values) - {state.name for state in step.states})
