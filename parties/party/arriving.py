@@ -63,7 +63,7 @@ class Source:
         """Make the error of a provider that has said nothing for too long."""
         return DeadlineError(
             f"{self.name} at {self.address} did not answer in time",
-            cause="it is busy or stopped, or the network between is; it says so itself if it waits for somebody else",
+            cause="it is busy, or a signal has frozen it, or the network between is",
             remedy="mpc doctor; deadlines are in the configs",
             peer=self.name,
         )

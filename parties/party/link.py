@@ -252,7 +252,7 @@ class Link:
             if time.monotonic() >= deadline:
                 raise DeadlineError(
                     f"{self.peer} did not join the session in time",
-                    cause="it is stopped or busy, or cannot reach this party",
+                    cause="it is busy, or a signal has frozen it, or it cannot reach this party",
                     remedy="mpc doctor says which way is closed",
                     peer=self.peer,
                 )

@@ -332,7 +332,7 @@ class PartySession:
         try:
             self._ledger.close_session(self.id)
         finally:
-            self._log.info("session closed", runs=self.runs.latest)
+            self._log.info("session closed", runs=self.runs.latest, coordinator=self.coordinator)
             self._end("closed")
 
     def abort(self, error: MpcError) -> None:

@@ -30,7 +30,7 @@ def over(by: str) -> SessionError:
     """
     return SessionError(
         "this session is over; its correlations are gone",
-        cause=f"{by} ended it, and its log says why" if by else "it was idle too long",
+        cause=f"it has ended at {by}, whose log says who ended it" if by else "it was idle too long",
         remedy="start a new session",
         peer=by or None,
         heard_from=by or None,

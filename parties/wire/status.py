@@ -88,7 +88,7 @@ def late(name: str, address: str) -> DeadlineError:
     """Make the error of a process that has not answered within the time that a caller gave it."""
     return DeadlineError(
         f"{name} at {address} did not answer in time",
-        cause="it is busy or stopped, or the network between is; it says so itself if it waits for somebody else",
+        cause="it is busy, or a signal has frozen it, or the network between is",
         remedy="mpc doctor; deadlines are in the configs",
         peer=name,
     )

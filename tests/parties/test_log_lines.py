@@ -11,10 +11,10 @@ from mpc.compiler.roles import Roles
 from mpc.errors import PolicyError, SessionError
 from parties import telemetry
 from parties.config.models import PolicyConfig
-from parties.pb import party_pb2
+from parties.pb import party_pb2, provider_pb2
 from parties.ration import Ration
 from tests.support.logs import lines
-from tests.support.parties import COORDINATOR, OWNER, SEPARATE, InProcess
+from tests.support.parties import COORDINATOR, OWNER, SEPARATE, InProcess, eventually
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -41,7 +41,10 @@ def test_a_run_s_end_is_one_line_a_party(tmp_path: Path, log: io.StringIO) -> No
         dealt = lines(log, "dealt")
         assert [(entry["run"], entry["rows"]) for entry in dealt] == [(0, 1), (1, 3)]
         cluster.party(0).Close(party_pb2.CloseRequest(session_id=script.id))
-        assert lines(log, "session closed")[0]["runs"] == 1
+        assert [(each["runs"], each["coordinator"]) for each in lines(log, "session closed")] == [(1, COORDINATOR)]
+        assert eventually(lambda: cluster.dealt(script.id) is None)
+        with pytest.raises(SessionError, match="it has ended at party-0, whose log says who ended it"):
+            cluster.dealer("party-1").deal(provider_pb2.DealRequest(session_id=script.id, run=2, batch=1))
 
 
 def test_a_refusal_says_to_the_operator_which_line_would_allow_it(tmp_path: Path, log: io.StringIO) -> None:
