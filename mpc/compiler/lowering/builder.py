@@ -188,6 +188,8 @@ class Lowering(Emitted):
         key = ("plain", x.wire.name)
         if key not in self.memo:
             self.memo[key] = self.truncate(*self.evened(self.roomy(x), 0))
+            if x.wire.name in self.inverses:
+                self.inverses[self.memo[key].wire.name] = self.inverses[x.wire.name]
         return self.memo[key]
 
     def roomy(self, x: Value, spare: int = 0) -> Value:

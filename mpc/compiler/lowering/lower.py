@@ -27,6 +27,7 @@ from mpc.compiler.lowering.rules import (
     pooled,
     products,
     quotients,
+    ratios,
     rounding,
     sums,
 )
@@ -163,6 +164,8 @@ def _function(state: Lowering, node: Node) -> Value:
         x = weights
     if floor is not None and any(reader.attributes.known is None for reader in state.graph.readers(node.writes)):
         floor = max(floor, x.coarse[1] * _LEAST_PART)  # else the product that reads it has no digits left
+    if taken.name == "reciprocal" and floor is None and x.reals[0] > 0:
+        floor = ratios.least(state, node)
     found = approximate.apply(state, x, taken.name, taken.parameters, finest, floor)
     return replace(found, norms=contracted(x, taken.name))
 

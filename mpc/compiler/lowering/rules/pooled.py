@@ -15,6 +15,7 @@ from mpc.compiler.graph.graph import Graph, Node, static
 from mpc.compiler.lowering.builder import LINEAR_BITS, Lowering
 from mpc.compiler.lowering.emitted import Value
 from mpc.compiler.lowering.intervals import Interval
+from mpc.compiler.lowering.normalise import shortened_by
 from mpc.compiler.lowering.scales import log2
 from mpc.wires import BATCH
 
@@ -72,6 +73,7 @@ class _Average:
     Args:
         product: the node of which `total` is the sum.
         moves: from the inverse to what is multiplied, first to last.
+        coarse: by how much the sum of weights may be more than what is inverted, by rounding, in the model's units.
     """
 
     weights: Value
@@ -80,6 +82,7 @@ class _Average:
     total: Node
     inverse: Value
     moves: list[Node]
+    coarse: float
 
     @property
     def number(self) -> int:
@@ -104,6 +107,7 @@ def average(state: Lowering, node: Node) -> Value | None:
     needed = math.frexp(found.number * octave.reals[1] / _BESIDE)[1]
     weights = state.shorten(found.weights, max(needed, room - _GOOD_FRACTION + spare))
     beside = 0.0 if weights is found.weights else found.number * octave.reals[1] / float(weights.scale)
+    beside += octave.reals[1] * found.coarse
     fraction = min(_FRACTION, room - log2(weights.scale))
     brought_fraction = LINEAR_BITS - log2(octave.scale) - math.frexp((_OCTAVE + beside) * largest)[1]
     lost = math.ldexp(octave.reals[1], -brought_fraction)
@@ -115,7 +119,7 @@ def average(state: Lowering, node: Node) -> Value | None:
     axes, kept, unit = found.total.of(Total).axes, found.total.shape, float(each.scale)
     interval = _within(found.total, most * unit, error * unit)
     total = state.reshape(state.add("total", kept, each.scale, interval, x=each.wire.name, axes=axes), node.shape)
-    octave, power = (_moved(state, found.moves, part) for part in (octave, power))
+    octave, power = (moved(state, found.moves, part) for part in (octave, power))
     most = (_OCTAVE + beside) * largest
     brought = _bounded(state, (state.shorten(total, brought_fraction), octave), node, most, error)
     size = largest * max(1 + 1 / 64, *(abs(end) for end in power.reals)) * (1 + beside)
@@ -143,7 +147,14 @@ def _found(state: Lowering, node: Node) -> _Average | None:
     [weights], [values] = ([state.values[read] for read in side] for side in sides)
     if weights.interval.least < 0 or BATCH in [product.shape[axis] for axis in above.of(Total).axes]:
         return None
-    return _Average(weights, values, product, above, state.values[name], moves)
+    coarse = max(rounded_off(state.values[each]) for each in (function.reads[0], below.writes))
+    return _Average(weights, values, product, above, state.values[name], moves, coarse)
+
+
+def rounded_off(x: Value) -> float:
+    """Return by how much an argument may be more than what its octave is found of, in the model's units."""
+    over = shortened_by(x)
+    return float((2 << over) / x.scale) if over else 0.0
 
 
 def _behind(graph: Graph, name: str, *through: str) -> Node | None:
@@ -160,7 +171,7 @@ def _root(graph: Graph, name: str) -> str:
     return name
 
 
-def _moved(state: Lowering, moves: list[Node], x: Value) -> Value:
+def moved(state: Lowering, moves: list[Node], x: Value) -> Value:
     """Return another value, moved as these nodes do."""
     for move in moves:
         if move.op == "take":

@@ -20,6 +20,7 @@ from mpc.compiler.lowering.norms import Norms
 from mpc.compiler.lowering.rules import factors
 from mpc.compiler.lowering.rules.means import share, weighted_mean
 from mpc.compiler.lowering.rules.pooled import average
+from mpc.compiler.lowering.rules.ratios import ratio
 from mpc.compiler.lowering.rules.together import (
     affine_norms,
     divided,
@@ -193,6 +194,8 @@ def product(state: Lowering, node: Node) -> Value:
     found = (weighted_mean(state, node) or share(state, node)) if node.op == "multiply" else None
     if isinstance(node.attributes, Averaged):
         found = found or average(state, node)
+    if found is None and node.op == "multiply" and not square:
+        found = ratio(state, node)
     if found is not None:
         return found
     left, right = (state.values[name] for name in node.reads)
