@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import NodeProto
+from onnx import NodeProto, TensorProto
 
 from mpc.compiler.compile import compile_model
 from tests.support.graphs import node, save_model
@@ -220,3 +220,34 @@ def test_a_constant_over_a_secret(tmp_path: Path, dividend: object) -> None:
     path = save_model(tmp_path, nodes, {"c": np.array(dividend, np.float32)}, ("batch", 4))
     x = np.random.default_rng(5).uniform(1, 3, (6, 4)).astype(np.float32)
     assert_agrees(path, {"x": x}, {"x": (1.0, 3.0)}, tolerance=1e-3)
+
+
+@pytest.mark.parametrize("out_of", ["eight", "those that are not 0"])
+def test_what_counts_leave_is_no_nearer_to_zero_than_a_step(out_of: str, tmp_path: Path) -> None:
+    """ESM-2 divides by the share of tokens that are no masks; its answers were off by their own size, or refused."""
+    x = np.array([[1, 2, 4, 5, 6, 7, 1, 2], [3, 2, 3, 5, 6, 0, 0, 0], [3, 3, 3, 3, 3, 3, 3, 1]])
+    nodes = [
+        node("Cast", ["x"], ["reals"], name="reals", to=TensorProto.FLOAT),
+        node("Equal", ["x", "mask"], ["masked"]),
+        node("Cast", ["masked"], ["marks"], name="marks", to=TensorProto.INT64),
+        node("ReduceSum", ["marks", "last"], ["n"], name="n", keepdims=0),
+        node("Cast", ["n"], ["n_real"], name="n_real", to=TensorProto.FLOAT),
+        node("Cast", ["x"], ["kept"], name="kept", to=TensorProto.BOOL),
+        node("Cast", ["kept"], ["ones"], name="ones", to=TensorProto.INT64),
+        node("ReduceSum", ["ones", "last"], ["m"], name="m", keepdims=0),
+        node("Cast", ["m"], ["m_real"], name="m_real", to=TensorProto.FLOAT),
+        node("Div", ["n_real", "eight" if out_of == "eight" else "m_real"], ["share"], name="share"),
+        node("Sub", ["one", "share"], ["left"]),
+        node("Unsqueeze", ["left", "last"], ["column"]),
+        node("Div", ["reals", "column"], ["y"]),
+    ]
+    constants = {
+        "mask": np.int64(3), "last": np.array([-1]), "eight": np.float32(8.0), "one": np.float32(1.0)
+    }  # fmt: skip
+    nodes = (
+        nodes
+        if out_of != "eight"
+        else [each for each in nodes if each.output[0] not in ("kept", "ones", "m", "m_real")]
+    )
+    path = save_model(tmp_path, nodes, constants, ("batch", 8), element=TensorProto.INT64)
+    assert_agrees(path, {"x": x}, {"x": (0, 7)}, tolerance=2e-3)

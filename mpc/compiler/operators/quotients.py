@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from mpc.compiler.graph.attributes import Averaged
-from mpc.compiler.operators import averages, deviations, weighted
+from mpc.compiler.operators import averages, counted, deviations, weighted
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import magnitude, product
 from mpc.compiler.operators.facts import Length, Magnitude, More, Root, Square
@@ -46,7 +46,7 @@ def divide(state: Context, node: ModelNode, settings: Settings) -> None:
         return
     if averages.divided(state, left, right, node.output[0]):
         return
-    over = deviations.inverse(state, divisor)
+    over = counted.inverse(state, divisor) or deviations.inverse(state, divisor)
     if _by_more(state, left, right, over, node.output[0]):
         return
     if weighted.is_average(state, left, right):
