@@ -251,3 +251,18 @@ def test_what_counts_leave_is_no_nearer_to_zero_than_a_step(out_of: str, tmp_pat
     )
     path = save_model(tmp_path, nodes, constants, ("batch", 8), element=TensorProto.INT64)
     assert_agrees(path, {"x": x}, {"x": (0, 7)}, tolerance=2e-3)
+
+
+def test_a_sum_of_products_of_which_none_is_below_zero(tmp_path: Path) -> None:
+    """The weights of linear attention are such sums, and were refused as divisors: bounds had lost their sign."""
+    nodes = [
+        node("Relu", ["x"], ["r"]),
+        node("Transpose", ["r"], ["t"], perm=[0, 2, 1]),
+        node("MatMul", ["r", "t"], ["weights"], name="weights"),
+        node("MatMul", ["x", "t"], ["mixed"], name="mixed"),
+        node("Add", ["weights", "more"], ["divisor"]),
+        node("Div", ["mixed", "divisor"], ["y"]),
+    ]
+    x = np.random.default_rng(4).uniform(-1, 1, (5, 3, 4)).astype(np.float32)
+    path = save_model(tmp_path, nodes, {"more": np.float32(0.5)}, ("batch", 3, 4))
+    assert_agrees(path, {"x": x}, {"x": (-1, 1)}, tolerance=1e-3)

@@ -319,6 +319,16 @@ def _shortened(state: Lowering, x: Value, fraction: int) -> Value:
     return state.shorten(x, fraction) if log2(x.scale) > fraction + 4 else x
 
 
+def _none_below(interval: Interval, x: Interval, y: Interval) -> Interval:
+    """Cut to zero what is a sum of products of which no factor is below zero, as weights of linear attention are."""
+    if x.low.ndim < 2 or y.low.ndim < 2:
+        return interval
+    rows, columns = np.asarray((x.low >= 0).all(axis=-1)), np.asarray((y.low >= 0).all(axis=-2))
+    if not (rows.any() and columns.any()):
+        return interval
+    return replace(interval, low=np.where(rows[..., :, None] & columns[..., None, :], 0.0, interval.low))
+
+
 def product_interval(x: Value, y: Value, node: Node, product: Product, square: bool) -> Interval:
     if node.op == "multiply":
         interval = x.interval.product(y.interval, square)
@@ -329,4 +339,5 @@ def product_interval(x: Value, y: Value, node: Node, product: Product, square: b
             if most is not None:
                 reach = most * float(x.scale * y.scale) + 1
                 interval = interval.cut(-reach, reach)
+            interval = _none_below(interval, x.interval, y.interval)
     return known_interval(interval.broadcast_to(static(node.shape)), x.scale * y.scale, node)
