@@ -13,7 +13,7 @@ from mpc.compiler.onnx.load import load_model
 from mpc.compiler.onnx.walk import import_model
 from mpc.errors import ModelError
 from tests.support.graphs import node, save_model
-from tests.support.models import plaintext
+from tests.support.models import assert_agrees, plaintext
 
 NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 COORDINATES = ("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "asymmetric", "align_corners")
@@ -83,3 +83,21 @@ def test_coordinates_that_are_not_possible_say_which_are(tmp_path: Path) -> None
     with pytest.raises(ModelError) as caught:
         import_model(load_model(_model(tmp_path, 4, 2.0, None, 13, "linear", **settings)), {"x": (-1.0, 1.0)})
     assert caught.value.remedy is not None and "align_corners" in caught.value.remedy
+
+
+def test_a_fine_value_between_whose_places_there_is_much(tmp_path: Path) -> None:
+    """DeepLab and Depth Anything enlarge what a layer gives, which has more digits than factors have room beside."""
+    rng = np.random.default_rng(8)
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("Resize", ["c", "", "scales"], ["y"], mode="linear"),
+    ]
+    constants = {
+        "w": (rng.standard_normal((2, 3, 2, 2)) / 5).astype(np.float32),
+        "scales": np.array([1.0, 1.0, 16.0, 16.0], np.float32),
+    }
+    x = rng.uniform(-99, 99, (2, 3, 3, 3)).astype(np.float32)
+    compiled = assert_agrees(
+        save_model(tmp_path, nodes, constants, ("batch", 3, 3, 3)), {"x": x}, {"x": (-99, 99)}, 1e-3
+    )
+    assert sum(gate.kind == "truncate" for gate in compiled.plan.gates) <= 2

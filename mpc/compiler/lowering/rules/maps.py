@@ -31,6 +31,7 @@ from mpc.compiler.lowering.rules.combinations import to_one_scale
 from mpc.compiler.lowering.rules.together import total_of
 from mpc.compiler.lowering.scales import even, log2
 from mpc.gates.multiply import Multiply
+from mpc.wires import MAX_BITS
 
 _MOST_INNER = 1 << 16
 """Products of one sum."""
@@ -106,15 +107,37 @@ def _reshaped(interval: Interval, shape: Shape) -> Interval:
 def weigh(state: Lowering, node: Node) -> Value:
     x, axis = state.values[node.reads[0]], node.of(Weigh).axis
     wanted = [Fraction(f).limit_denominator(1 << 16) for f in node.of(Weigh).factors]
-    common = math.lcm(*(f.denominator for f in wanted))
-    unit = Fraction(common)
-    if common > 1 << 12:  # rounded, and the scale then a power of two
-        unit = Fraction(1 << 14) * even(x.scale) / x.scale
+    unit = _unit(wanted, x)
+    x = _with_room(state, node, x, unit)
+    unit = _unit(wanted, x)
     factors = [round(f * unit) for f in wanted]
     along = np.array(factors, dtype=np.float64).reshape(-1, *[1] * (len(node.shape) - axis - 1))
     return state.add(
         "weigh", node.shape, x.scale * unit, x.interval.times(along), x=x.wire.name, axis=axis, factors=tuple(factors)
     )
+
+
+def _unit(factors: list[Fraction], x: Value) -> Fraction:
+    """Return by what factors are multiplied to be whole."""
+    common = math.lcm(*(f.denominator for f in factors))
+    if common > 1 << 12:  # rounded, and the scale then a power of two
+        return Fraction(1 << 14) * even(x.scale) / x.scale
+    return Fraction(common)
+
+
+def _with_room(state: Lowering, node: Node, x: Value, factor: Fraction) -> Value:
+    """Return x shortened, if so many times as much has no room; then for as large a factor along another axis too, and
+    before it was taken from a value that has fewer elements.
+    """
+    bits = _bits_of(x.interval.bound, factor)
+    if bits <= MAX_BITS:
+        return x
+    over = bits - LINEAR_BITS + log2(factor)
+    writer = state.graph.writers.get(node.reads[0])
+    if writer is None or writer.op != "take":
+        return state.shorten(x, log2(x.scale) - over)
+    source, taken = state.values[writer.reads[0]], writer.of(Take)
+    return state.take(state.shorten(source, log2(source.scale) - over), taken.axis, taken.indices)
 
 
 def columns(state: Lowering, node: Node) -> Value:
