@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike
+from onnx import TensorProto
 
 from mpc.compiler.compile import Compiled, compile_model
 from mpc.plan.cost import plan_cost
@@ -67,6 +68,33 @@ def test_scores_that_a_mask_replaces(value: float, tmp_path: Path) -> None:
     compiled = assert_agrees(chosen(tmp_path, LATER, value), {"x": X}, {"x": RANGE}, tolerance=1e-4)
     assert compared(compiled) == kept(LATER)
     assert not any(gate.kind == "multiply" and gate.weight for gate in compiled.plan.gates)
+
+
+@pytest.mark.parametrize("least", [-np.inf, LEAST])
+def test_masked_scores_that_are_no_less_than_the_least_number(least: float, tmp_path: Path) -> None:
+    """XGLM has a Max between its masks and the softmax."""
+    nodes = [
+        node("Add", ["x", "mask"], ["added"]),
+        node("Max", ["added", "least"], ["s"]),
+        node("Softmax", ["s"], ["y"], axis=-1),
+    ]
+    constants = {"mask": np.where(LATER, LEAST, 0.0).astype(np.float32), "least": np.float32(least)}
+    compiled = assert_agrees(save_model(tmp_path, nodes, constants, SHAPE), {"x": X}, {"x": RANGE}, tolerance=1e-4)
+    assert compared(compiled) == kept(LATER)
+
+
+def test_a_mask_for_every_row_that_is_read_as_a_truth(tmp_path: Path) -> None:
+    """MPT makes a mask of the least number for each row of the batch, and asks where it is not 0."""
+    nodes = [
+        node("Shape", ["x"], ["sizes"]),
+        node("Expand", ["seen", "sizes"], ["seen_everywhere"]),
+        node("Where", ["seen_everywhere", "zero", "least"], ["mask"], name="mask"),
+        node("Cast", ["mask"], ["hidden"], to=TensorProto.BOOL),
+        node("Where", ["hidden", "least", "x"], ["s"], name="scores"),
+        node("Softmax", ["s"], ["y"], axis=-1),
+    ]
+    constants = {"seen": ~LATER, "zero": np.float32(0.0), "least": np.float32(LEAST)}
+    assert_agrees(save_model(tmp_path, nodes, constants, SHAPE), {"x": X}, {"x": RANGE}, tolerance=1e-4)
 
 
 @pytest.mark.parametrize("value", [-5.0, -110.0, -900.0])

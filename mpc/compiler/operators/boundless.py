@@ -10,11 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mpc.compiler.operators.context import Context
+from mpc.compiler.operators.context import BOUNDLESS, Context
 from mpc.wires import broadcast
-
-BOUNDLESS = 1e30
-"""No wire holds a number of this size."""
 
 Compute = Callable[[str, np.ndarray], str]
 

@@ -30,6 +30,8 @@ _TO_SCORES = (
 )  # fmt: skip
 LEAST_MASK = -1e3
 """No model learns to add so little, or puts so little in the place of a score; a mask does."""
+BOUNDLESS = 1e30
+"""No wire holds a number of this size."""
 _MOST_SCALED = 64.0
 """Minus infinity, as a softmax knows it, stays that if it is divided by so much."""
 
@@ -249,6 +251,8 @@ class Context(Emitter, ABC):
     def _leads_to_softmax(self, reader: ModelNode, name: str) -> bool:
         if reader.op_type == "Softmax":
             return True
+        if reader.op_type == "Cast" and self.type_named(int(reader.settings["to"])) == "bool":
+            return True  # whatever is not 0 is true
         if reader.op_type in ("Mul", "Div"):
             known = [self.known(name) for name in reader.input]
             factors = [float(value.flat[0]) for value in known if value is not None and value.size == 1]
@@ -256,6 +260,10 @@ class Context(Emitter, ABC):
                 return False
         elif reader.op_type == "Where":
             if not self._masks(reader, name):
+                return False
+        elif reader.op_type == "Max":  # with the least number that there is
+            others = [self.known(other) for other in reader.input if other != name]
+            if any(other is None or (other > -BOUNDLESS).any() for other in others):
                 return False
         elif reader.op_type not in _TO_SCORES:
             return False

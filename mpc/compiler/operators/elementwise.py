@@ -10,8 +10,8 @@ from mpc.compiler.graph.attributes import Ends
 from mpc.compiler.graph.emitter import MOST_TERMS
 from mpc.compiler.graph.graph import HALF_STEP
 from mpc.compiler.operators import averages, deviations, vanishing
-from mpc.compiler.operators.boundless import BOUNDLESS, piecewise, within
-from mpc.compiler.operators.context import Context, ModelNode, Settings
+from mpc.compiler.operators.boundless import piecewise, within
+from mpc.compiler.operators.context import BOUNDLESS, Context, ModelNode, Settings
 from mpc.compiler.operators.facts import (
     Clipped,
     Exp,

@@ -13,8 +13,7 @@ import numpy as np
 from mpc.compiler.graph.attributes import Constant, Sum, Take, Transpose, Weighted
 from mpc.compiler.graph.graph import MOVES, Node, static
 from mpc.compiler.graph.hidden import ABSORBING, Cut, Hidden
-from mpc.compiler.operators.boundless import BOUNDLESS
-from mpc.compiler.operators.context import LEAST_MASK, Context
+from mpc.compiler.operators.context import BOUNDLESS, LEAST_MASK, Context
 from mpc.wires import BATCH
 
 MASKED = -1e4
