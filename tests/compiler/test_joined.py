@@ -51,6 +51,54 @@ INNER: dict[str, list[onnx.NodeProto]] = {
         node("Relu", ["t"], ["r"]),
         node("Transpose", ["r"], ["k"], perm=[1, 2, 0], name="home"),
     ],
+    "a part": [
+        node("Slice", ["j", "one", "far", "two"], ["t"]),
+        node("Slice", ["j", "zero", "one", "two"], ["u"], name="first"),
+        node("Concat", ["t", "u"], ["k"], axis=2),
+    ],
+    "nothing beside all, as a roll by 0 is exported": [
+        node("Slice", ["j", "zero", "far", "two"], ["t"]),
+        node("Slice", ["j", "zero", "zero", "two"], ["u"], name="nothing"),
+        node("Concat", ["t", "u"], ["k"], axis=2),
+    ],
+    "parts": [
+        node("Split", ["j", "sizes"], ["t", "u"], axis=1),
+        node("Concat", ["u", "t"], ["k"], axis=-2),
+    ],
+    "one": [
+        node("Gather", ["j", "index"], ["t"], axis=1),
+        node("Unsqueeze", ["t", "one"], ["u"]),
+        node("Add", ["u", "j"], ["k"]),
+    ],
+    "one before it": [
+        node("Transpose", ["j"], ["t"], perm=[1, 0, 2]),
+        node("Gather", ["t", "index"], ["g"], axis=0),
+        node("Unsqueeze", ["g", "zero"], ["u"]),
+        node("Squeeze", ["u", "zero"], ["s"]),
+        node("Unsqueeze", ["s", "zero"], ["v"], name="again"),
+        node("Concat", ["v", "v", "t"], ["c"], axis=0),
+        node("Slice", ["c", "one", "four", "zero"], ["d"]),
+        node("Transpose", ["d"], ["k"], perm=[1, 0, 2], name="home"),
+    ],
+    "a mean": [
+        node("ReduceMean", ["j"], ["t"], axes=[1], keepdims=0),
+        node("Unsqueeze", ["t", "one"], ["u"]),
+        node("Sub", ["j", "u"], ["k"]),
+    ],
+    "rows of length one": [
+        node("ReduceL2", ["j"], ["n"], axes=[-1], keepdims=1),
+        node("Clip", ["n", "little"], ["c"]),
+        node("Shape", ["j"], ["shape"]),
+        node("Expand", ["c", "shape"], ["e"]),
+        node("Div", ["j", "e"], ["k"]),
+    ],
+    "a batch-norm": [node("BatchNormalization", ["j", "three_of", "three_of", "three_of", "three_more"], ["k"])],
+    "a stack of matrices": [node("Einsum", ["j", "stack"], ["k"], equation="bic,ikc->bik")],
+    "another stack of matrices": [
+        node("Transpose", ["j"], ["t"], perm=[1, 0, 2]),
+        node("MatMul", ["t", "stack"], ["m"]),
+        node("Transpose", ["m"], ["k"], perm=[1, 0, 2], name="home"),
+    ],
 }
 
 
@@ -61,8 +109,75 @@ def test_what_leaves_the_joined_axis_in_peace(name: str, tmp_path: Path) -> None
         "mask": RNG.standard_normal((3, 4)).astype(np.float32),
         "three": RNG.integers(0, 2, (1, 3, 4)).astype(bool),
         "square": RNG.standard_normal((4, 4)).astype(np.float32),
+        "stack": RNG.standard_normal((3, 4, 4)).astype(np.float32),
+        "three_of": RNG.standard_normal(3).astype(np.float32),
+        "three_more": np.array([1.0, 2.0, 3.0], np.float32),
+        "little": np.float32(1e-12),
+        "index": np.int64(1),
+        "sizes": np.array([1, 2]),
+        "far": np.array([(1 << 63) - 1]),
+        **{number: np.array([i]) for i, number in enumerate(("zero", "one", "two"))},
+        "four": np.array([4]),
     }
-    assert_agrees(_model(tmp_path, INNER[name], constants), X)
+    read = {each for inner in INNER[name] for each in inner.input}
+    assert_agrees(_model(tmp_path, INNER[name], {key: constants[key] for key in read & constants.keys()}), X)
+
+
+def test_several_images_a_row(tmp_path: Path) -> None:
+    """TimeSformer, TNT and MViT convolve what has been joined with the batch."""
+    there, first = _reshape("x", "j", -1, 1, 3, 4)
+    back, last = _reshape("k", "y", -1, 2, 5, 2, 4)
+    settings = {"kernel_shape": [2, 3], "pads": [0, 1, 0, 1], "strides": [1, 1]}
+    constants = {**first, **last, "w": RNG.standard_normal((5, 1, 2, 3)).astype(np.float32)}
+    path = save_model(tmp_path, [there, node("Conv", ["j", "w"], ["k"], **settings), back], constants, SHAPE)
+    assert_agrees(path, X)
+
+
+def test_rows_of_a_table_for_joined_places(tmp_path: Path) -> None:
+    """M2M100 looks up the places of all rows as one list."""
+    ids = RNG.integers(0, 6, (3, 4))
+    there, first = _reshape("x", "j", -1)
+    back, last = _reshape("k", "y", -1, 4, 2)
+    constants = {**first, **last, "table": RNG.standard_normal((6, 2)).astype(np.float32)}
+    nodes = [there, node("Gather", ["table", "j"], ["k"], axis=0), back]
+    path = save_model(tmp_path, nodes, constants, ("batch", 4), element=onnx.TensorProto.INT64)
+    assert_agrees(path, {"x": ids}, {"x": (0, 5)})
+
+
+@pytest.mark.parametrize("equation", ["bhtc,tkc->bhtk", "tkc,bhtc->bhtk", "bhtc,hkc->bkht"])
+def test_stacks_beside_an_open_batch(equation: str, tmp_path: Path) -> None:
+    """MViT, SAM and ViTDet look up their relative places so."""
+    weight = RNG.standard_normal((2 if "hk" in equation else 3, 5, 4)).astype(np.float32)
+    reads = ["x", "w"] if equation.startswith("b") else ["w", "x"]
+    path = save_model(tmp_path, [node("Einsum", reads, ["y"], equation=equation)], {"w": weight}, SHAPE)
+    assert_agrees(path, X)
+
+
+def test_sizes_that_are_split(tmp_path: Path) -> None:
+    """onnxruntime's optimiser splits a shape, the batch's size among the rest."""
+    nodes = [
+        node("Shape", ["x"], ["shape"]),
+        node("Split", ["shape", "ones"], ["b", "h", "r", "c"], axis=0),
+        node("Concat", ["b", "r", "h", "c"], ["turned"], axis=0),
+        node("Reshape", ["x", "turned"], ["y"]),
+    ]
+    assert_agrees(save_model(tmp_path, nodes, {"ones": np.array([1, 1, 1, 1])}, SHAPE), X)
+
+
+def test_a_constant_for_each_row(tmp_path: Path) -> None:
+    """XCiT has the places of patches repeated by a Tile."""
+    nodes = [
+        node("Shape", ["x"], ["shape"]),
+        node("Slice", ["shape", "zero", "one"], ["rows"]),
+        node("Concat", ["rows", "ones"], ["repeats"], axis=0),
+        node("Tile", ["places", "repeats"], ["tiled"]),
+        node("Concat", ["x", "tiled"], ["y"], axis=1, name="joined"),
+    ]
+    constants = {
+        "zero": np.array([0]), "one": np.array([1]), "ones": np.array([1, 1, 2]),
+        "places": RNG.standard_normal((1, 1, 3, 2)).astype(np.float32),
+    }  # fmt: skip
+    assert_agrees(save_model(tmp_path, nodes, constants, SHAPE), X)
 
 
 @pytest.mark.parametrize("sizes", [(-1, 4), (-1, 2), (-1, 12, 2), (-1, 1, 4), (-1,), (-1, 2, 6)])

@@ -63,7 +63,7 @@ def _narrowed(values: np.ndarray) -> np.ndarray:
 
 _APART = ("If", "Loop", "Scan", "SequenceEmpty", "SequenceConstruct", "SplitToSequence")
 """Operators that have subgraphs, or write sequences: their handlers, as QONNX's, compute what is public too."""
-_WITH_BATCH = ("Expand", "ConstantOfShape")
+_WITH_BATCH = ("Expand", "ConstantOfShape", "Tile")
 """Constants that have a row for each of the batch: their handlers make values of them."""
 
 
@@ -159,6 +159,9 @@ def _gathered(state: Context, node: onnx.NodeProto, values: list[Any]) -> list[n
 
 
 def _fold_shape_vector(state: Context, node: onnx.NodeProto, values: list[Any]) -> list[np.ndarray]:
+    if node.op_type == "Split" and values[0].ndim == 1:
+        given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        return [_narrowed(part) for part in _parts(values, given, len(node.output))]
     handler = _SHAPE_VECTOR.get(node.op_type)
     if handler is None:
         raise state.origin.refuse("it computes with the batch size", remedy=FIX_BATCH)
@@ -183,6 +186,14 @@ def _slice(values: list[Any], settings: dict[str, Any]) -> np.ndarray:
     steps: Any = values[4] if len(values) > 4 and values[4] is not None else [1]
     chosen: np.ndarray = values[0][slice(*(int(np.atleast_1d(part)[0]) for part in (starts, ends, steps)))]
     return chosen
+
+
+def _parts(values: list[Any], settings: dict[str, Any], count: int) -> list[np.ndarray]:
+    """Split a shape vector."""
+    sizes: Any = settings.get("split", values[1] if len(values) > 1 else None)
+    part = -(-len(values[0]) // count)
+    ends = np.cumsum(np.atleast_1d(sizes).astype(int)) if sizes is not None else part * np.arange(1, count + 1)
+    return np.split(values[0], ends[: count - 1])
 
 
 def _multiplied(values: list[Any], settings: dict[str, Any]) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 from mpc.compiler.graph.graph import Shape
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.registry import handles
-from mpc.wires import Dimension
+from mpc.wires import BATCH, Dimension
 
 
 @handles("Einsum")
@@ -93,9 +93,13 @@ def _product(state: Context, x: tuple[str, str], y: tuple[str, str], result: str
         x, y = y, x
     stack = [c for c in result if c in x[1] and c in y[1]]
     joined = [c for c in x[1] if c in y[1] and c not in result]
-    rows, columns = [c for c in x[1] if c not in y[1]], [c for c in y[1] if c not in x[1]]
     sizes = dict(zip(x[1] + y[1], (*_shape(state, x[0]), *_shape(state, y[0])), strict=True))
-    left = _laid_out(state, x, [stack, rows, joined], sizes)
+    if any(sizes[c] == BATCH and c not in x[1] for c in y[1]):
+        x, y = y, x
+    rows, columns = [c for c in x[1] if c not in y[1]], [c for c in y[1] if c not in x[1]]
+    batch = [c for c in rows if sizes[c] == BATCH and len(rows) > 1]  # it is an axis of its own, before the stack's
+    rows = [c for c in rows if c not in batch]
+    left = _laid_out(state, x, [[*batch, *stack], rows, joined], sizes)
     lead = tuple(sizes[c] for c in stack)
     if state.is_constant(y[0]):
         order = [y[1].index(c) for c in (*stack, *joined, *columns)]
@@ -104,8 +108,8 @@ def _product(state: Context, x: tuple[str, str], y: tuple[str, str], result: str
         product = state.affine(left, weight.reshape(*map(int, lead), count, -1))
     else:
         product = state.matmul(left, _laid_out(state, y, [stack, joined, columns], sizes))
-    whole = state.reshape(product, tuple(sizes[c] for c in (*stack, *rows, *columns)))
-    order = [(*stack, *rows, *columns).index(c) for c in result]
+    whole = state.reshape(product, tuple(sizes[c] for c in (*batch, *stack, *rows, *columns)))
+    order = [(*batch, *stack, *rows, *columns).index(c) for c in result]
     state.transpose(whole, order, out)
 
 

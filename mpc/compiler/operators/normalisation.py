@@ -9,6 +9,7 @@ import numpy as np
 
 from mpc.compiler.graph.writer import EXPORT_TRAINED
 from mpc.compiler.operators.context import Context, ModelNode, Settings
+from mpc.compiler.operators.joined import seen
 from mpc.compiler.operators.quotients import by_norm
 from mpc.compiler.operators.registry import handles
 
@@ -25,9 +26,10 @@ def batch_normalization(state: Context, node: ModelNode, settings: Settings) -> 
         )
     if not all(state.unused(node, position) for position in range(1, len(node.output))):
         raise state.origin.refuse("running statistics as outputs are not supported", remedy=EXPORT_TRAINED)
-    shape = state.secret(node.input[0])
+    state.secret(node.input[0])
+    rank = len(seen(state, node.input[0]))
     gain, shift, mean, variance = (
-        state.numbers(name, "a parameter").reshape(-1, *[1] * max(0, len(shape) - 2)) for name in node.input[1:5]
+        state.numbers(name, "a parameter").reshape(-1, *[1] * max(0, rank - 2)) for name in node.input[1:5]
     )
     weight = gain / np.sqrt(variance + settings.get("epsilon", 1e-5))
     state.scale(node.input[0], weight, shift - mean * weight, node.output[0])

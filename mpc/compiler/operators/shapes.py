@@ -182,7 +182,12 @@ def slice_(state: Context, node: ModelNode, settings: Settings) -> None:
         if shape[place] == BATCH and start == 0 and step == 1 and (end == BATCH or end >= (1 << 31) - 1):
             continue
         size = state.size(shape, place, "a slice")
-        current = state.take(current, place, range(size)[slice(start, None if end == BATCH else end, step)])
+        chosen = range(size)[slice(start, None if end == BATCH else end, step)]
+        if not chosen and state.only_feeds(node.output[0], {"Concat"}):  # a roll by 0 joins everything and nothing
+            sizes = [0 if i == place or size == BATCH else size for i, size in enumerate(shape)]
+            state.constants[node.output[0]] = np.zeros(sizes)
+            return
+        current = state.take(current, place, chosen)
     state.reshape(current, state.shapes[current], node.output[0])
 
 
@@ -289,6 +294,14 @@ def constant_of_shape(state: Context, node: ModelNode, settings: Settings) -> No
 @handles("Tile")
 def tile(state: Context, node: ModelNode, settings: Settings) -> None:
     current = node.input[0]
+    if state.is_constant(current):  # once for each row of the batch
+        values, repeats = state.numbers(current, "its value"), _ends(state, node.input[1], "the repeats")
+        if values.ndim != len(repeats) or values.shape[repeats.index(BATCH)] != 1:
+            raise state.origin.refuse("it repeats more than one row for each of the batch", remedy=FIX_BATCH)
+        values = np.tile(values, [1 if count == BATCH else int(count) for count in repeats])
+        shape = tuple(BATCH if n == BATCH else size for n, size in zip(repeats, values.shape, strict=True))
+        state.reshape(state.stored(values, shape), shape, node.output[0])
+        return
     shape = state.secret(current)
     for axis, count in enumerate(state.integers(node.input[1], "the repeats")):
         if count != 1:
