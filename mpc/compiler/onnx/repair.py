@@ -1,7 +1,7 @@
 """Models that onnxruntime runs and onnx's checker refuses, made into what the checker takes; the meaning stays.
 
 Nodes in no order, no name of the graph, outputs without a type or shape, initialisers that an old format wants among
-the inputs, and names that several branches use each for themselves.
+the inputs, names that several branches use each for themselves, and an operator of onnxruntime's in ONNX's own domain.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from onnx import TensorProto
 
 from mpc.compiler.onnx.naming import branches, defined, rename
 
+_ASTRAY = "SimplifiedLayerNormalization"
+"""An operator that onnxruntime's optimiser writes, and has in ONNX's domain, which does not know it."""
 _INITIALISERS_ALONE = 4
 """The first version of the format in which an initialiser need not be an input."""
 
@@ -36,8 +38,14 @@ def repair(model: onnx.ModelProto) -> None:
         return names
 
     for node in graph.node:
+        if node.op_type == _ASTRAY and not node.domain:
+            node.domain = "com.microsoft"
         for branch in branches(node):
             rename(branch, {}, own)
+    if any(node.op_type == _ASTRAY for node in graph.node) and not any(
+        each.domain == "com.microsoft" for each in model.opset_import
+    ):
+        model.opset_import.add(domain="com.microsoft", version=1)
     _sort(graph, set())
     _type_outputs(model)
 

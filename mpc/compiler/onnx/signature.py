@@ -18,7 +18,7 @@ from mpc.compiler.onnx.declared import check_range, check_sizes, example_shape, 
 from mpc.compiler.onnx.load import Source, load_model
 from mpc.compiler.onnx.protos import TYPES, type_name
 from mpc.compiler.operators import joined
-from mpc.compiler.operators.context import Context
+from mpc.compiler.operators.context import Context, ModelNode
 from mpc.compiler.operators.facts import Natural, Standing, Way
 from mpc.compiler.operators.labels import require_printable
 from mpc.compiler.operators.places import enter_places
@@ -211,8 +211,8 @@ class Signature:
         found: list[int] = []
         only = name not in self._state.revealed
         for reader in self._state.readers.get(name, []):
-            if reader.op_type == "Gather" and reader.input.count(name) == 1 and reader.input[1] == name:
-                table, axis = self._state.known(reader.input[0]), reader.settings.get("axis", 0)
+            if (read := _table(reader, name)) and reader.input.count(name) == 1:
+                table, axis = self._state.known(read), reader.settings.get("axis", 0)
                 there = table is not None and table.ndim > axis >= -table.ndim
                 found += [table.shape[axis]] if table is not None and there else []
                 only = only and there
@@ -328,3 +328,10 @@ def output_names(model: Source) -> list[str]:
     """List the names of a model's outputs, without compiling it."""
     loaded = model if isinstance(model, onnx.ModelProto) else load_model(model)
     return [value.name for value in loaded.graph.output]
+
+
+def _table(reader: ModelNode, name: str) -> str:
+    """Return the value of which a node reads rows at the places that a value has; empty if it does not."""
+    given = dict(enumerate(reader.input))
+    tables = {"Gather": {1: 0}, "EmbedLayerNormalization": {0: 2, 1: 4, 8: 3}}.get(reader.op_type, {})
+    return next((given.get(table, "") for place, table in tables.items() if given.get(place) == name), "")

@@ -38,8 +38,9 @@ def attention(state: Context, node: ModelNode, settings: Settings) -> None:
     groups = state.size(state.shapes[q], 1, "heads") // state.size(state.shapes[k], 1, "heads")
     if groups > 1:
         k, v = (state.take(x, 1, np.repeat(range(int(state.shapes[x][1])), groups).tolist()) for x in (k, v))
-    scores = _scores(state, q, k, settings)
-    masked, empty = _masked(state, scores, named[3], before, settings)
+    scale = settings.get("scale") or 1 / math.sqrt(state.size(state.shapes[q], 3, "heads"))
+    scores = scores_of(state, q, k, float(scale), float(settings.get("softcap", 0.0)))
+    masked, empty = masked_scores(state, scores, named[3], before, settings)
     shares = softmax_of(state, masked, [3])
     if empty.any():  # as nothing is seen from there, nothing comes of it
         shares = state.scale(shares, (~empty).astype(np.float64))
@@ -72,16 +73,19 @@ def _heads(state: Context, x: str, heads: int | None) -> str:
     return state.transpose(state.reshape(x, (shape[0], shape[1], heads, width)), (0, 2, 1, 3))
 
 
-def _scores(state: Context, q: str, k: str, settings: Settings) -> str:
-    """Return scale Q K^T, and its tangent between minus and plus the softcap if there is one."""
-    scale = settings.get("scale") or 1 / math.sqrt(state.size(state.shapes[q], 3, "heads"))
-    scores = state.scale(state.matmul(q, state.transpose(k, (0, 1, 3, 2))), float(scale))
-    cap = float(settings.get("softcap", 0.0))
+def scores_of(state: Context, q: str, k: str, scale: float, cap: float = 0.0) -> str:
+    """Return scale Q K^T, and its tangent between minus and plus the cap if there is one."""
+    scores = state.scale(state.matmul(q, state.transpose(k, (0, 1, 3, 2))), scale)
     return scores if cap <= 0.0 else state.scale(state.function("tanh", state.scale(scores, 1 / cap)), cap)
 
 
-def _masked(state: Context, scores: str, mask: str, before: int, settings: Settings) -> tuple[str, np.ndarray]:
-    """Return scores with all masks, and which rows they hide whole by constants alone: an array that broadcasts."""
+def masked_scores(state: Context, scores: str, mask: str, before: int, settings: Settings) -> tuple[str, np.ndarray]:
+    """Return scores with all masks, and which rows they hide whole by constants alone: an array that broadcasts.
+
+    Args:
+        mask: what is added, or where scores stay; empty if nothing is.
+        before: how many keys there are before the first query's own.
+    """
     queries, keys = (state.size(state.shapes[scores], axis, "a mask") for axis in (2, 3))
     apart = np.arange(keys) - np.arange(queries)[:, None] - before  # how much later a key stands than a query
     hidden = (apart > 0) if settings.get("is_causal", 0) else np.zeros((queries, keys), bool)
