@@ -68,7 +68,7 @@ def loops() -> Iterator[tuple[str, list[Secret], Callable[[], object]]]:
     beta, shares = bits[:1].copy(), [np.zeros((1, SIZE), dtype=np.uint64) for _ in range(5)]
     column = mask.reshape(-1, 1)
     yield "deal_selected", [*field, (beta, 1)], lambda: kernels.deal_selected(column, beta, 12, *shares)
-    limbs, products = np.empty((6, SIZE)), np.empty((6, SIZE))
+    limbs, products = np.empty((5, SIZE)), np.empty((5, SIZE))
     yield "split_limbs", field, lambda: kernels.split_limbs(mask, limbs)
     yield "recombine", [*field, (products, 1 << 52)], lambda: kernels.recombine(products, mask, out)
     for name, plain in (("add", kernels.add), ("sub", kernels.sub), ("mul", kernels.mul)):

@@ -51,11 +51,11 @@ class Filters:
 
     @property
     def kept(self) -> np.ndarray | None:
-        """(6, groups, o / groups, c / groups * prod(kernel)) float64, limbs, if they are kept."""
+        """(5, groups, o / groups, c / groups * prod(kernel)) float64, limbs, if they are kept."""
         return self.__dict__.get("_kept")
 
     def parts(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield limbs (6, groups, o / groups, c / groups * prod(kernel)), with the filters that they are of.
+        """Yield limbs (5, groups, o / groups, c / groups * prod(kernel)), with the filters that they are of.
 
         Limbs of large filters that are not kept are split anew, some filters at a time.
         """
@@ -80,7 +80,7 @@ class Filters:
 
     @cached_property
     def points(self) -> np.ndarray:
-        """(64, o, c) over F_p, the filters at the points of a tile; their limbs would take six times as much."""
+        """(64, o, c) over F_p, the filters at the points of a tile; their limbs would take five times as much."""
         o, c, high, wide = self.values.shape
         across = fp.matmul(self.values.reshape(-1, wide), _filter_map(wide).T.copy())
         down = np.ascontiguousarray(across.reshape(o, c, high, TILE).transpose(2, 3, 0, 1)).reshape(high, -1)
@@ -141,25 +141,27 @@ def _by_patches(x: np.ndarray, right: np.ndarray, windows: Windows, base: np.nda
     """Products of filters' limbs with the patches of a few images, or of a few windows of one, at a time."""
     positions = out.shape[2:]
     _, groups, per_group, inner = right.shape
-    most = max(1, BLOCK_BYTES // _sharing() // (48 * groups * max(inner, per_group)))
+    most = max(1, BLOCK_BYTES // _sharing() // (8 * fp.POINTS * groups * max(inner, per_group)))
     images = max(1, min(x.shape[0], most // prod(positions)))
     size = images * min(prod(positions), most)
     parts = [(start, block) for start in range(0, x.shape[0], images) for block in blocks(positions, most)]
 
     def some_parts(begin: int, end: int) -> None:
-        split = np.empty(6 * groups * inner * size, dtype=np.float64)
-        products = np.empty(6 * groups * per_group * size, dtype=np.float64)
+        split = np.empty(fp.POINTS * groups * inner * size, dtype=np.float64)
+        products = np.empty(fp.POINTS * groups * per_group * size, dtype=np.float64)
         for start, block in parts[begin:end]:
             some = x[start : start + images]
             place = (slice(start, start + images), slice(None), *block)
             columns = _columns(some, windows, block, groups, split)
-            found = products[: 6 * groups * per_group * columns.shape[-1]].reshape(6, groups, per_group, -1)
+            found = products[: fp.POINTS * groups * per_group * columns.shape[-1]].reshape(
+                fp.POINTS, groups, per_group, -1
+            )
             added = np.array(base[place], order="C")
             for first in range(0, inner, fp.MAX_INNER):
                 part = slice(first, first + fp.MAX_INNER)
                 np.matmul(right[..., part], columns[:, :, part], out=found)
                 sums = added.reshape(len(some), groups * per_group, -1)
-                kernels.recombine_images(found.reshape(6, groups * per_group, -1), sums)
+                kernels.recombine_images(found.reshape(fp.POINTS, groups * per_group, -1), sums)
             out[place] = added
 
     each = x.shape[0] * groups * inner * (per_group + _SPLITTING) * prod(positions) // max(1, len(parts))
@@ -183,12 +185,12 @@ def _one_by_one(x: np.ndarray, filters: Filters, base: np.ndarray, out: np.ndarr
 
 
 def _columns(x: np.ndarray, windows: Windows, block: tuple[slice, ...], groups: int, room: np.ndarray) -> np.ndarray:
-    """Limbs of the patches (6, groups, inner, images * positions), all images side by side; made in `room`."""
+    """Limbs of the patches (5, groups, inner, images * positions), all images side by side; made in `room`."""
     patches = windows.patches(x, block)
     count, rows, places = patches.shape
-    split = room[: 6 * patches.size].reshape(6, rows, count * places)
+    split = room[: fp.POINTS * patches.size].reshape(fp.POINTS, rows, count * places)
     kernels.split_images(patches, split)
-    return split.reshape(6, groups, rows // groups, count * places)
+    return split.reshape(fp.POINTS, groups, rows // groups, count * places)
 
 
 # --------------------------------------------------------------------- tiles
@@ -230,7 +232,8 @@ def _multiply_points(data: np.ndarray, points: np.ndarray, out: np.ndarray) -> N
 
     def some_points(start: int, stop: int) -> None:
         products, right, left = (
-            np.empty((6, *shape), dtype=np.float64) for shape in (out.shape[1:], data.shape[1:], points.shape[1:])
+            np.empty((fp.POINTS, *shape), dtype=np.float64)
+            for shape in (out.shape[1:], data.shape[1:], points.shape[1:])
         )
         for place in range(start, stop):
             multiply(data[place], points[place], out[place], products, right, left)
@@ -243,10 +246,10 @@ def _multiply_points(data: np.ndarray, points: np.ndarray, out: np.ndarray) -> N
         right: np.ndarray,
         left: np.ndarray,
     ) -> None:
-        kernels.split_limbs(channels.reshape(-1), right.reshape(6, -1))
-        kernels.split_limbs(filters.reshape(-1), left.reshape(6, -1))
+        kernels.split_limbs(channels.reshape(-1), right.reshape(fp.POINTS, -1))
+        kernels.split_limbs(filters.reshape(-1), left.reshape(fp.POINTS, -1))
         np.matmul(left, right, out=products)
-        kernels.recombine(products.reshape(6, -1), zero, found.reshape(-1))
+        kernels.recombine(products.reshape(fp.POINTS, -1), zero, found.reshape(-1))
 
     cost = fp.NANOSECONDS_A_PRODUCT * data[0].size * out.shape[1]
     cores.in_blocks(some_points, len(data), cost, 1)

@@ -1,8 +1,9 @@
 """F_p arrays, p = 2^61 - 1: canonical `uint64` in [0, p), any shape.
 
 Matrix products go through float64 BLAS exactly: centred representatives in three signed
-limbs of 21, 20 and 20 bits, six products by Karatsuba's identity, recombined with rotations.
-A limb sum is at most 1.5 * 2^20 in size, so an inner dimension of 3,640 stays below 2^53.
+limbs of 20, 20 and 21 bits, multiplied as polynomials by their values at five points (Toom and
+Cook), recombined with rotations.  A value is below 2^22 in size, so an inner dimension of 512
+stays below 2^53.
 A public matrix of small integers is not split: three to five digits of the other one are enough.
 Few rows, or one column, take a compiled loop over halves of elements instead.
 """
@@ -20,18 +21,20 @@ from mpc.kernels import cores
 
 BITS = 61
 P = (1 << BITS) - 1
-MAX_INNER = 3640
+MAX_INNER = 512
+POINTS = 5
+"""At which the polynomials of limbs are multiplied."""
 EXACT_BITS = 53
 LIMB_BYTES = 16 << 20
 """Bytes of a right operand's limbs that are made at one time, if they are not kept."""
 KEPT_BYTES = 64 << 20
 """Bytes of limbs that a session keeps, of the first weights that fit: split anew they would slow small models down."""
-NANOSECONDS_A_PRODUCT = 0.3
-"""About what a product of two elements takes by limbs: six products of floating-point numbers."""
+NANOSECONDS_A_PRODUCT = 0.25
+"""About what a product of two elements takes by limbs: five products of floating-point numbers."""
 _FEWEST_ROWS, _FEWEST_COLUMNS = 8, 32
 """By whose multiples blocks begin: on fewer BLAS would be slow."""
 FEWER_PRODUCTS = 5
-"""The most digits that take less time than the six products of limbs."""
+"""The most digits that take no more time than the five products of limbs."""
 THIN_ROWS = 6
 """Up to so many rows of the left operand products are made one by one; with one column of the right one always."""
 
@@ -130,8 +133,8 @@ class Room:
 class Operand:
     """A right operand (k, n) of matrix products.
 
-    A weight matrix is multiplied by every run of a session.  A small one's limbs are split once and kept; they take six
-    times its memory, so a large one's are split for each product, a part at a time.
+    A weight matrix is multiplied by every run of a session.  A small one's limbs are split once and kept; they take
+    five times its memory, so a large one's are split for each product, a part at a time.
 
     Args:
         public: its elements may decide how it is multiplied: small ones take half as long.
@@ -154,7 +157,7 @@ class Operand:
 
     @property
     def kept(self) -> np.ndarray | None:
-        """(6, k, n) float64, see `kernels.split_limbs`, if they are kept."""
+        """(5, k, n) float64, see `kernels.split_limbs`, if they are kept."""
         return self.__dict__.get("_kept")
 
     def keep(self, room: Room) -> None:
@@ -203,7 +206,7 @@ class Small:
         def multiply(start: int, stop: int) -> None:
             np.matmul(digits[start:stop], self.matrix, out=products[start:stop])
 
-        cores.in_blocks(multiply, count * m, NANOSECONDS_A_PRODUCT / 6 * k * n, _FEWEST_ROWS)
+        cores.in_blocks(multiply, count * m, NANOSECONDS_A_PRODUCT / POINTS * k * n, _FEWEST_ROWS)
         kernels.join_digits(products.reshape(count, -1), self.width, offset.reshape(-1), out.reshape(-1))
         return out
 
@@ -215,14 +218,14 @@ def is_thin(m: int, n: int) -> bool:
 
 def limb_bytes(shape: tuple[int, ...]) -> int:
     """Return the bytes of the limbs of an array."""
-    return 48 * math.prod(shape)
+    return 8 * POINTS * math.prod(shape)
 
 
 def limbs(a: np.ndarray) -> np.ndarray:
-    """Split into limbs (6, *shape) float64, see `kernels.split_limbs`."""
+    """Split into limbs (5, *shape) float64, see `kernels.split_limbs`."""
     flat = np.ascontiguousarray(a)
-    out = np.empty((6, *flat.shape), dtype=np.float64)
-    kernels.split_limbs(flat.reshape(-1), out.reshape(6, -1))
+    out = np.empty((POINTS, *flat.shape), dtype=np.float64)
+    kernels.split_limbs(flat.reshape(-1), out.reshape(POINTS, -1))
     return out
 
 
@@ -250,7 +253,7 @@ def matmul(a: np.ndarray, b: np.ndarray | Operand, offset: np.ndarray | None = N
 
 
 def _by_limbs(left: np.ndarray, right: Operand, base: np.ndarray, out: np.ndarray) -> None:
-    """Compute out = base + left @ right: left (6, m, k) limbs, base and out (m, n).
+    """Compute out = base + left @ right: left (5, m, k) limbs, base and out (m, n).
 
     Blocks of columns are computed at one time, and so are blocks of rows where there are few columns.
     """
@@ -278,12 +281,12 @@ def _some_columns(left: np.ndarray, right: Operand, base: np.ndarray, out: np.nd
         columns = slice(first, min(first + most, stop))
         sums = np.ascontiguousarray(base[:, columns])
         result = out if n == out.shape[1] <= most else np.empty(sums.shape, dtype=np.uint64)
-        products = np.empty((6, *sums.shape), dtype=np.float64)
+        products = np.empty((POINTS, *sums.shape), dtype=np.float64)
         for row in range(0, k, inner):
             rows = slice(row, min(row + inner, k))
             split = limbs(right.values[rows, columns]) if right.kept is None else right.kept[:, rows, columns]
             np.matmul(left[:, :, rows], split, out=products)
-            kernels.recombine(products.reshape(6, -1), sums.reshape(-1), result.reshape(-1))
+            kernels.recombine(products.reshape(POINTS, -1), sums.reshape(-1), result.reshape(-1))
             sums = result
         if result is not out:
             out[:, columns] = result
@@ -296,7 +299,10 @@ def _parts(k: int, n: int, whole: bool) -> tuple[int, int]:
     Each part of the columns takes the left operand apart once more, each of the rows puts results together once more:
     so the longer side is cut.
     """
-    inner, elements = max(1, min(k, MAX_INNER)), max(1, LIMB_BYTES // limb_bytes(()) // cores.threads())
+    inner, elements = (
+        max(1, -(-k // max(1, -(-k // MAX_INNER)))),
+        max(1, LIMB_BYTES // limb_bytes(()) // cores.threads()),
+    )
     if whole or k * n <= elements:
         return max(n, 1), inner
     columns = min(n, max(1, elements // (inner if n > k else 64)))

@@ -21,6 +21,8 @@ from mpc.kernels.scalar import (
 )
 
 _S30, _S31, _S32 = np.uint64(30), np.uint64(31), np.uint64(32)
+_THIRD = np.uint64(0xAAAAAAAAAAAAAAAB)
+"""1/3 modulo 2^64."""
 _LOW_30, _LOW_31, _WORD = np.uint64((1 << 30) - 1), np.uint64((1 << 31) - 1), np.uint64((1 << 32) - 1)
 
 
@@ -115,28 +117,29 @@ def _centred(a: np.uint64) -> np.int64:
 
 @compiled
 def split_limbs(a: np.ndarray, limbs: np.ndarray, start: int, stop: int) -> None:
-    """Split elements from start to stop into centred limbs of 21, 20 and 20 bits and their three pairwise sums, as
-    float64.
+    """Split elements from start to stop into centred limbs of 20, 20 and 21 bits, as the polynomial l0 + l1 x + l2 x^2,
+    of which five values are given as float64.
 
-    limbs (6, size): l0, l1, l2, l0 + l1, l0 + l2, l1 + l2 with a = l0 + l1 2^21 + l2 2^41
-    mod p, |l0| <= 2^20, |l1|, |l2| <= 2^19.
+    limbs (5, size): at 0, at infinity, at 1, at -1 and, times four, at 1/2: l0, l2, l0 + l1 + l2, l0 - l1 + l2 and
+    4 l0 + 2 l1 + l2 with a = l0 + l1 2^20 + l2 2^40 mod p, |l0|, |l1| <= 2^19, |l2| <= 2^20, and all below 2^22.
     """
     values = a[start:stop]
-    limb0, limb1, limb2 = limbs[0][start:stop], limbs[1][start:stop], limbs[2][start:stop]
-    sum01, sum02, sum12 = limbs[3][start:stop], limbs[4][start:stop], limbs[5][start:stop]
+    limb0, limb2 = limbs[0][start:stop], limbs[1][start:stop]
+    plus, minus, half = limbs[2][start:stop], limbs[3][start:stop], limbs[4][start:stop]
     for i in range(values.size):
         value = _centred(values[i])
-        l0 = ((value + np.int64(1 << 20)) & np.int64((1 << 21) - 1)) - np.int64(1 << 20)
-        value = (value - l0) >> np.int64(21)
+        l0 = ((value + np.int64(1 << 19)) & np.int64((1 << 20) - 1)) - np.int64(1 << 19)
+        value = (value - l0) >> np.int64(20)
         l1 = ((value + np.int64(1 << 19)) & np.int64((1 << 20) - 1)) - np.int64(1 << 19)
         l2 = (value - l1) >> np.int64(20)
-        limb0[i], limb1[i], limb2[i] = l0, l1, l2
-        sum01[i], sum02[i], sum12[i] = l0 + l1, l0 + l2, l1 + l2
+        ends = l0 + l2
+        limb0[i], limb2[i], plus[i], minus[i] = l0, l2, ends + l1, ends - l1
+        half[i] = l2 + ((l1 + l0 + l0) << np.int64(1))
 
 
 @compiled
 def split_images(values: np.ndarray, limbs: np.ndarray) -> None:
-    """Split as `split_limbs` does (n, rows, places), all images side by side: limbs (6, rows, n * places)."""
+    """Split as `split_limbs` does (n, rows, places), all images side by side: limbs (5, rows, n * places)."""
     n, rows, places = values.shape
     for row in range(rows):
         for image in range(n):
@@ -179,33 +182,42 @@ def join_digits(products: np.ndarray, width: int, offset: np.ndarray, out: np.nd
 @njit(inline="always")
 def _residue(value: float) -> np.uint64:
     """A float64 holding an exact integer below 2^60 in size, as a residue."""
-    whole = np.int64(value)
+    return _wrapped(np.int64(value))
+
+
+@njit(inline="always")
+def _wrapped(whole: np.int64) -> np.uint64:
+    """An integer below 2^60 in size, as a residue."""
     return np.uint64(whole + (np.int64(P) & (whole >> np.int64(63))))  # the sign's bit, everywhere: no branch
 
 
 @compiled
 def recombine(products: np.ndarray, offset: np.ndarray, out: np.ndarray, start: int, stop: int) -> None:
-    """Compute out = offset + the field product whose six Karatsuba limb products are given, from start to stop.
+    """Compute out = offset + the field product of whose limbs' polynomial five values are given, from start to stop.
 
-    products (6, size) float64 in the order of `split_limbs`; offset, out (size,).
-    2^62 = 2 and 2^82 = 2^21 mod p.
+    products (5, size) float64 in the order of `split_limbs`; offset, out (size,).  With c0 .. c4 the coefficients,
+    whole numbers, c0 + c2 + c4 and c1 + c3 are half the sum and the difference of the values at 1 and -1; what is left
+    of that at 1/2 is 8 c1 + 2 c3, hence 3 c1, and a division by three without rest is a product modulo 2^64.
+    2^80 = 2^19 mod p.
     """
-    limb0, limb1, limb2 = products[0][start:stop], products[1][start:stop], products[2][start:stop]
-    sum01, sum02, sum12 = products[3][start:stop], products[4][start:stop], products[5][start:stop]
+    at_zero, at_infinity = products[0][start:stop], products[1][start:stop]
+    at_plus, at_minus, at_half = products[2][start:stop], products[3][start:stop], products[4][start:stop]
     added, results = offset[start:stop], out[start:stop]
     for i in range(results.size):
-        p00, p11, p22 = limb0[i], limb1[i], limb2[i]
-        total = _residue(p00) + rotate(_residue(sum01[i] - p00 - p11), np.uint64(21))
-        total += rotate(_residue(sum02[i] - p00 - p22), np.uint64(41))
-        total += rotate(_residue(p11), np.uint64(42))
-        total += rotate(_residue(sum12[i] - p11 - p22), np.uint64(1))
-        total += rotate(_residue(p22), np.uint64(21))
+        c0, c4 = np.int64(at_zero[i]), np.int64(at_infinity[i])
+        plus, minus = np.int64(at_plus[i]), np.int64(at_minus[i])
+        odd = (plus - minus) >> np.int64(1)
+        c2 = plus - odd - c0 - c4
+        left = (np.int64(at_half[i]) - (c0 << np.int64(4)) - (c2 << np.int64(2)) - c4) >> np.int64(1)
+        c1 = np.int64(np.uint64(left - odd) * _THIRD)
+        total = _wrapped(c0) + rotate(_wrapped(c1), np.uint64(20)) + rotate(_wrapped(c2), np.uint64(40))
+        total += rotate(_wrapped(odd - c1), np.uint64(60)) + rotate(_wrapped(c4), np.uint64(19))
         results[i] = fold(fold(total) + added[i])
 
 
 @compiled
 def recombine_images(products: np.ndarray, sums: np.ndarray) -> None:
-    """Recombine limbs (6, rows, n * places), and add to sums (n, rows, places)."""
+    """Recombine limbs (5, rows, n * places), and add to sums (n, rows, places)."""
     n, rows, places = sums.shape
     for row in range(rows):
         for image in range(n):

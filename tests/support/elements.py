@@ -8,20 +8,20 @@ from mpc.field import P
 
 EDGES = sorted(
     {0, 1, 2, 3, P - 1, P - 2, P >> 1, (P >> 1) + 1, (1 << 60) - 1, 1 << 60, (1 << 60) + 1}
-    | {(1 << k) + d for k in (20, 21, 31, 32, 40, 41, 52, 53, 59) for d in (-1, 0, 1)}
+    | {(1 << k) + d for k in (19, 20, 31, 32, 39, 40, 52, 53, 59) for d in (-1, 0, 1)}
 )
 
 
 def from_limbs(l0: int, l1: int, l2: int) -> int:
-    return (l0 + (l1 << 21) + (l2 << 41)) % P
+    return (l0 + (l1 << 20) + (l2 << 40)) % P
 
 
 # the representatives furthest from zero in every limb, and combinations with the largest sums
 LIMB_EXTREMES = [
     from_limbs(l0, l1, l2)
-    for l0 in (-(1 << 20), 1 - (1 << 20), 0, (1 << 20) - 1)
+    for l0 in (-(1 << 19), 1 - (1 << 19), 0, (1 << 19) - 1)
     for l1 in (-(1 << 19), 1 - (1 << 19), 0, (1 << 19) - 1)
-    for l2 in (-(1 << 19), 1 - (1 << 19), 0, (1 << 19) - 1)
+    for l2 in (1 - (1 << 20), 2 - (1 << 20), 0, (1 << 20) - 1)
 ]
 
 
@@ -36,8 +36,8 @@ def adversarial(kind: str, shape: tuple[int, int], rng: np.random.Generator) -> 
         "edges": EDGES,
         # odd limbs of one sign near their largest sum: inexact as soon as 2^53 is passed
         "negative limbs": [
-            from_limbs(1 - (1 << 20), 1 - (1 << 19), 1 - (1 << 19)),
-            from_limbs(3 - (1 << 20), 2 - (1 << 19), 5 - (1 << 19)),
+            from_limbs(1 - (1 << 19), 1 - (1 << 19), 1 - (1 << 20)),
+            from_limbs(3 - (1 << 19), 2 - (1 << 19), 5 - (1 << 20)),
         ],
         "extremes": LIMB_EXTREMES,
     }

@@ -67,7 +67,7 @@ def test_convolutions_are_the_same_in_blocks_of_any_size(
 
 
 @pytest.mark.parametrize("images", [1, 3])
-@pytest.mark.parametrize("inner", [3640, 3641, 7300])
+@pytest.mark.parametrize("inner", [512, 513, 3641])
 def test_convolutions_are_exact_however_the_inner_dimension_is_split(inner: int, images: int) -> None:
     """Channels and kernel together are the inner dimension; largest limbs of one sign, as for matrices."""
     rng, windows = np.random.default_rng(inner), plane((2,), pads=(1, 0))

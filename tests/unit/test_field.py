@@ -146,22 +146,32 @@ def test_limbs_of_edges_and_extremes() -> None:
 
 
 def check_limbs(values: list) -> None:
-    l0, l1, l2, l01, l02, l12 = split(array(values))
-    for i, value in enumerate(values):
-        assert (l0[i] + (l1[i] << 21) + (l2[i] << 41)) % P == value
-        assert abs(l0[i]) <= 1 << 20 and abs(l1[i]) <= 1 << 19 and abs(l2[i]) <= 1 << 19
-        assert (l01[i], l02[i], l12[i]) == (l0[i] + l1[i], l0[i] + l2[i], l1[i] + l2[i])
+    for value, (l0, l2, plus, minus, half) in zip(values, zip(*split(array(values)), strict=True), strict=True):
+        l1 = plus - l0 - l2
+        assert (l0 + (l1 << 20) + (l2 << 40)) % P == value
+        assert abs(l0) <= 1 << 19 and abs(l1) <= 1 << 19 and abs(l2) <= 1 << 20
+        assert (minus, half) == (l0 - l1 + l2, 4 * l0 + 2 * l1 + l2)
+        assert max(map(abs, (plus, minus, half))) < 1 << 22
 
 
 def test_largest_limb_sums_stay_exact_at_the_largest_inner_dimension() -> None:
-    """The argument for 3,640: that many products of the largest limb sums stay below 2^53."""
-    largest = (1 << 20) + (1 << 19)
+    """The argument for 512: that many products of the largest values of limbs stay below 2^53."""
+    largest = (1 << 22) - 1
     assert fp.MAX_INNER * largest**2 < 1 << 53 <= (fp.MAX_INNER + 1) * largest**2
+
+
+def test_values_at_five_points_recombine_to_the_product_at_their_bounds() -> None:
+    """Sums as large as an inner dimension of 512 lets them be, of one sign and of several."""
+    rng = np.random.default_rng(9)
+    for kind in KINDS:
+        a, b = (adversarial(kind, shape, rng) for shape in ((fp.THIN_ROWS + 1, 512), (512, 3)))
+        for signed in (a, (P - a) % P):
+            assert (fp.matmul(signed, b).astype(object) == exact(signed, b)).all(), kind
 
 
 # ------------------------------------------------------------------ matrix products
 
-INNER = [1, 31, 32, 33, 34, 64, 65, 3640, 3641, 8000]
+INNER = [1, 31, 32, 33, 34, 64, 65, 512, 513, 1024, 8000]
 ROWS = [1, fp.THIN_ROWS, fp.THIN_ROWS + 1]
 
 
@@ -263,12 +273,12 @@ def test_what_is_split_in_parts_gives_the_whole_product(
 @pytest.mark.parametrize("rows", [1, 9])
 def test_a_large_operand_takes_no_more_than_its_elements(rows: int) -> None:
     operand = fp.Operand(np.ones((40, 30), dtype=np.uint64))
-    room = fp.Room(48 * 40 * 30 - 1)
+    room = fp.Room(fp.limb_bytes((40, 30)) - 1)
     operand.lay_out(rows, room)
     fp.matmul(np.ones((rows, 40), dtype=np.uint64), operand)
     arrays = {id(a if a.base is None else a.base): a for a in vars(operand).values() if isinstance(a, np.ndarray)}
     assert sum(array.nbytes for array in arrays.values()) == 8 * 40 * 30
-    assert room.left == 48 * 40 * 30 - 1
+    assert room.left == fp.limb_bytes((40, 30)) - 1
 
 
 def test_inner_dimensions_have_to_agree() -> None:
@@ -277,7 +287,7 @@ def test_inner_dimensions_have_to_agree() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("inner", [3639, 3640, 3641, 7280, 7281, 20_000])
+@pytest.mark.parametrize("inner", [511, 512, 513, 1024, 1025, 20_000])
 def test_wide_products_with_extremes(inner: int) -> None:
     rng = np.random.default_rng(inner)
     for kind in KINDS:
