@@ -200,3 +200,13 @@ def test_where_a_far_number_stays_the_remedy_is_about_it(tmp_path: Path) -> None
     with pytest.raises(ModelError, match="too large") as refused:
         compile_model(changed, {"x": (-4.0, 4.0), "m": (0, 1)})
     assert "-1e4 does for minus infinity" in str(refused.value.remedy)
+
+
+@pytest.mark.parametrize("fill", [-1e6, -1e9, -1e10])
+def test_a_place_has_its_digits_where_the_number_stays_since_others_read_it(fill: float, tmp_path: Path) -> None:
+    changed, feeds = onnx.load(behind(tmp_path, "added", "place", fill)), rows()
+    changed.graph.output.append(onnx.helper.make_tensor_value_info("s", onnx.TensorProto.FLOAT, ["batch", 6]))
+    path = save(tmp_path, changed)
+    compiled = compile_model(path, {"x": (-4.0, 4.0), "m": (0, 1)})
+    assert (computed(compiled, feeds)[0] == plaintext(path, feeds)[0]).all()
+    assert compiled.errors["y"] < 1e-4

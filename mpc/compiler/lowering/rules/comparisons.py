@@ -12,7 +12,7 @@ from mpc.compiler.graph.attributes import ArgMax, Function, Maximum, Step, Sum, 
 from mpc.compiler.graph.graph import MOVES, Node, static
 from mpc.compiler.lowering import checked, masked
 from mpc.compiler.lowering.builder import Lowering
-from mpc.compiler.lowering.emitted import Value
+from mpc.compiler.lowering.emitted import FRACTION_BITS, Value
 from mpc.compiler.lowering.intervals import Interval
 from mpc.compiler.lowering.rules.sums import bounded
 from mpc.compiler.lowering.rules.together import contracted
@@ -200,10 +200,15 @@ def argmax(state: Lowering, node: Node) -> Value:
     twin = _twin(state, node, "maximum") if taken.bits is None else None
     if twin is not None and columns <= MOST_CANDIDATES:
         return _both(state, twin, node)[1]
-    shift = max(0, x.wire.bits + 1 - (_PLACE_BITS if taken.bits is None else taken.bits))
+    shift = _place_shift(x) if taken.bits is None else max(0, x.wire.bits + 1 - taken.bits)
     index = state.wire(_next(state, "index"), (*x.shape[:-1], 1), Fraction(1), _places(x, shift))
     state.gate("maximum", x=x.wire.name, index=index.wire.name, shift=shift, last=taken.last)
     return index
+
+
+def _place_shift(x: Value) -> int:
+    """Return how many bits are left out where a place is found: none of what is compared elsewhere, however wide."""
+    return max(0, min(x.wire.bits + 1 - _PLACE_BITS, max(log2(x.scale) - FRACTION_BITS, x.wire.bits + 1 - _EXACT_BITS)))
 
 
 def _next(state: Lowering, what: str) -> str:
@@ -235,7 +240,7 @@ def _both(state: Lowering, maximum: Node, argmax: Node) -> tuple[Value, Value]:
     key = ("both", maximum.reads[0])
     if (*key, "value") not in state.memo:
         x = state.values[maximum.reads[0]]
-        shift, shape = max(0, x.wire.bits + 1 - _PLACE_BITS), (*x.shape[:-1], 1)
+        shift, shape = _place_shift(x), (*x.shape[:-1], 1)
         x, shift = state.evened(x, shift) if shift else (x, 0)
         top = x.interval.greatest().truncated(shift)
         value = state.wire(_next(state, "value"), shape, x.scale / (1 << shift), top)
