@@ -210,3 +210,14 @@ def test_a_place_has_its_digits_where_the_number_stays_since_others_read_it(fill
     compiled = compile_model(path, {"x": (-4.0, 4.0), "m": (0, 1)})
     assert (computed(compiled, feeds)[0] == plaintext(path, feeds)[0]).all()
     assert compiled.errors["y"] < 1e-4
+
+
+@pytest.mark.parametrize("reader", ["ranks", "ranked"])
+def test_ranks_of_what_a_mask_makes_equal_are_sure(reader: str, tmp_path: Path) -> None:
+    """Of such ranks a tenth was said to be others."""
+    path, feeds, ranges = behind(tmp_path, "in its place", reader, -5.0), rows(least=0), {"x": (-4.0, 4.0), "m": (0, 1)}
+    compiled = compile_model(path, ranges)
+    assert np.abs(computed(compiled, feeds)[0] - plaintext(path, feeds)[0]).max() < 1e-4
+    assert compiled.errors["y"] < 1e-4 and not compiled.messages
+    notes = compile_model(behind(tmp_path, "added", reader, -1e9), ranges).notes
+    assert any("fewer numbers than are ranked" in note for note in notes)

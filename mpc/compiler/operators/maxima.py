@@ -114,6 +114,11 @@ def hiding_factor(state: Context, x: str, factor: np.ndarray, out: str) -> np.nd
         state.cut[out] = Cut(-2 * MASKED, float(side * fill))
         return np.full_like(factor, side * MASKED / unit)
     found = hiding(state, out)
+    if found is not None and found.ranked and found.added and not found.hides(fill) and found.side * fill < 0:
+        state.note(
+            f"where a mask leaves fewer numbers than are ranked, those that it hides are in their own order here, and "
+            f"in the model in what float32 leaves of it beside {fill:.3g}: do not use these ranks"
+        )
     if state.floor is None or found is None or not found.added or not _is_below(state, found, fill):
         return factor
     state.floored.add(out)

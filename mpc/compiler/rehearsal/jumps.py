@@ -13,7 +13,7 @@ from math import prod
 
 import numpy as np
 
-from mpc.compiler.graph.attributes import Take
+from mpc.compiler.graph.attributes import Step, Take
 from mpc.compiler.graph.evaluate import Reals, entered, evaluate, follow
 from mpc.compiler.graph.graph import Graph, Node, Shape, static
 from mpc.compiler.rehearsal.drawing import Draws, Feeds
@@ -55,6 +55,10 @@ class Compared:
     spread: np.ndarray
     fixed: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
+    def spared(self, operand: Reals, noise: np.ndarray) -> np.ndarray:
+        """Return the noise without that of fixed numbers."""
+        return np.where(np.isin(operand, self.fixed), 0.0, noise) if self.fixed.size else noise
+
 
 class Decisions:
     """Collects what decisions compare, over several runs."""
@@ -63,7 +67,7 @@ class Decisions:
         self._seen: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
         self._blur: dict[str, float] = {}
         self._signs: set[str] = set()
-        self._places: set[str] = set()
+        self._levels: dict[str, tuple[float, ...]] = {}
 
     def take(self, node: Node, shape: Shape, ours: Reals, theirs: Reals, blur: float, *, signs: bool) -> None:
         """Add a run.
@@ -78,8 +82,8 @@ class Decisions:
         self._blur[node.writes] = blur
         if signs:
             self._signs.add(node.writes)
-        if node.op == "argmax":
-            self._places.add(node.writes)
+        if node.op == "argmax" or (node.op == "step" and not signs):
+            self._levels[node.writes] = () if node.op == "argmax" else node.of(Step).levels
 
     def unsure(self) -> dict[str, Compared]:
         """Find the decisions that rounding can change: what they compare is not exact."""
@@ -95,17 +99,21 @@ class Decisions:
             exact = (off == 0) & (whole | (spread == 0))
             off = np.where(exact, 0.0, np.hypot(off, blur / 3**0.5))
             if off.any():
-                found[name] = Compared(off, spread, _fixed(ours, theirs) if name in self._places else np.zeros(0))
+                levels = self._levels.get(name)
+                found[name] = Compared(off, spread, np.zeros(0) if levels is None else _fixed(ours, theirs, levels))
         return found
 
 
-def _fixed(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Return the numbers that stand at many places, and at all of which the plan has one number, too: what is equal
-    in the graph is equal there.
+def _fixed(ours: np.ndarray, theirs: np.ndarray, levels: Sequence[float]) -> np.ndarray:
+    """Return the numbers that stand at many places, and of which the plan decides alike at all of them, as the graph
+    does: by levels, or without any since it has one number there, too.
     """
     numbers, counts = np.unique(theirs, return_counts=True)
     common = numbers[counts >= max(2, _COMMON * theirs.size)]
-    return np.array([each for each in common if np.ptp(ours[theirs == each]) == 0.0])
+    if not levels:
+        return np.array([each for each in common if np.ptp(ours[theirs == each]) == 0.0])
+    right = (all(((ours[theirs == each] >= level) == (each >= level)).all() for level in levels) for each in common)
+    return common[np.fromiter(right, bool, len(common))]
 
 
 def _beside(ours: np.ndarray, theirs: np.ndarray, blur: float) -> tuple[np.ndarray, np.ndarray]:
@@ -236,15 +244,14 @@ class _Scene:
         """By how much an operand moves, and how large its error is beside that; elements of one source move alike."""
         source = self._sources[node.writes]
         if source is not None:
-            noise = source.noise(self._rows, draws)
+            noise = known.spared(operand, source.noise(self._rows, draws))
             by = max(part * _size(known.spread), float(known.off.max()))
             return noise * (by / (_size(noise) or 1.0)), known.off / by
         each = np.where(known.off > 0, np.maximum(part * known.spread, known.off), 0.0)
         shape = self._shapes[node.reads[0]]
         noise = draws.normal(by_rows(shape, operand).shape) * each
         noise = np.moveaxis(noise, 0, list(shape).index(BATCH)) if BATCH in shape else noise[0]
-        noise = np.where(np.isin(operand, known.fixed), 0.0, noise) if known.fixed.size else noise
-        return noise, known.off / np.where(each > 0, each, 1.0)
+        return known.spared(operand, noise), known.off / np.where(each > 0, each, 1.0)
 
 
 def _size(values: np.ndarray) -> float:
