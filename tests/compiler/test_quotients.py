@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import NodeProto, TensorProto
+from onnx import NodeProto, TensorProto, helper
 
 from mpc.compiler.compile import compile_model
 from tests.support.graphs import node, save_model
@@ -266,3 +266,37 @@ def test_a_sum_of_products_of_which_none_is_below_zero(tmp_path: Path) -> None:
     x = np.random.default_rng(4).uniform(-1, 1, (5, 3, 4)).astype(np.float32)
     path = save_model(tmp_path, nodes, {"more": np.float32(0.5)}, ("batch", 3, 4))
     assert_agrees(path, {"x": x}, {"x": (-1, 1)}, tolerance=1e-3)
+
+
+@pytest.mark.parametrize(("root", "squares"), [("Pow", "Pow"), ("Sqrt", "Mul"), ("Clip", "ReduceSumSquare")])
+def test_rows_over_a_length_that_is_spelt_out(root: str, squares: str, tmp_path: Path) -> None:
+    """CLIP's embeddings are such rows: no bound showed that they are no longer than 1, and their cosines were off."""
+    whole = squares == "ReduceSumSquare"
+    nodes = [
+        node("MatMul", ["x", "w"], ["u"]),
+        node(
+            squares,
+            ["u", "two"] if squares == "Pow" else ["u"] if whole else ["u", "u"],
+            ["t" if whole else "s"],
+            name="a",
+        ),
+        *([] if whole else [node("ReduceSum", ["s", "last"], ["t"], keepdims=1)]),
+        node("Pow" if root == "Pow" else "Sqrt", ["t", "half"] if root == "Pow" else ["t"], ["r"], name="root"),
+        *([node("Clip", ["r", "little"], ["n"])] if root == "Clip" else []),
+        node("Div", ["u", "n" if root == "Clip" else "r"], ["e"]),
+        node("Transpose", ["e"], ["f"], perm=[0, 2, 1]),
+        node("MatMul", ["e", "f"], ["c"], name="cosines"),
+        node("Mul", ["c", "scale"], ["y"]),
+    ]
+    if whole:
+        nodes[1].attribute.append(helper.make_attribute("axes", [-1]))
+    rng = np.random.default_rng(6)
+    constants = {
+        "w": rng.standard_normal((4, 6)).astype(np.float32), "two": np.float32(2.0), "half": np.float32(0.5),
+        "last": np.array([-1]), "little": np.float32(1e-12), "scale": np.float32(14.28),
+    }  # fmt: skip
+    read = {name for each in nodes for name in each.input}
+    kept = {name: value for name, value in constants.items() if name in read}
+    x = rng.uniform(-500, 500, (5, 3, 4)).astype(np.float32)
+    path = save_model(tmp_path, nodes, kept, ("batch", 3, 4))
+    assert_agrees(path, {"x": x}, {"x": (-500, 500)}, tolerance=3e-3)

@@ -13,7 +13,7 @@ import numpy as np
 
 from mpc.compiler.graph.graph import Shape
 from mpc.compiler.operators.context import Context
-from mpc.compiler.operators.facts import Above, Mean, More, OnePlusExp, OverRoot, Root, Square
+from mpc.compiler.operators.facts import Above, Length, Mean, More, OnePlusExp, OverRoot, Root, Square, SquaredLength
 
 LEAST_NORM = 2.0**-12
 """Norms count as that if they are smaller: nothing is divided by zero."""
@@ -57,6 +57,16 @@ def note_more(state: Context, x: str, by: np.ndarray, out: str) -> None:
     """Note that a value is x and a little more."""
     if by.size == 1 and by.ndim <= len(state.shapes[x]) and 0 < by.flat[0] <= _LITTLE and out not in state.facts:
         state.facts[out] = More(x)
+
+
+def length_of(state: Context, x: str) -> Length | None:
+    """Return what a norm is of, also one that is the root of a sum of squares; None of other values."""
+    match state.facts.get(x):
+        case Length() as length:
+            return length
+        case Root(of) if isinstance(total := state.facts.get(of), SquaredLength):
+            return Length(total.of, total.axes, "L2") if state.shapes[of] == state.shapes[x] else None
+    return None
 
 
 def inverse_root(state: Context, y: str, out: str | None = None) -> str:

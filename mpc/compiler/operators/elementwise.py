@@ -226,7 +226,7 @@ def clip(state: Context, node: ModelNode, settings: Settings) -> None:
         low = high
     clipped(state, x, low, high, out)
     _note_ends(state, out, x, low, high)
-    fact = state.facts.get(x)
+    fact = deviations.length_of(state, x) or state.facts.get(x)
     if high is not None or low is None or (state.splits and not state.told):  # a plan shows which it is
         return
     if (isinstance(fact, Length) and low <= deviations.LEAST_NORM) or (isinstance(fact, Marks) and low <= 1):
@@ -284,6 +284,8 @@ def power(state: Context, node: ModelNode, settings: Settings) -> None:
     _power(state, x, exponent, node.output[0])
     if exponent == 2.0:
         state.facts[node.output[0]] = Square(x)
+    elif exponent == 0.5:
+        state.facts[node.output[0]] = Root(x)
 
 
 def _powers(state: Context, x: str, exponents: np.ndarray, out: str) -> None:

@@ -121,6 +121,14 @@ class Magnitude:
 
 
 @dataclass(frozen=True)
+class SquaredLength:
+    """The sum of the squares of a value over axes, which stay with size 1."""
+
+    of: str
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Length:
     """The norm of a value over axes, "L1" or "L2"; and no less than a tiny number, where a model keeps it from zero.
 
@@ -275,6 +283,7 @@ Fact = (
     | Square
     | Magnitude
     | Length
+    | SquaredLength
     | Marked
     | MarkedTotal
     | Marks

@@ -13,7 +13,7 @@ from mpc.compiler.graph.attributes import Averaged
 from mpc.compiler.operators import averages, counted, deviations, weighted
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import magnitude, product
-from mpc.compiler.operators.facts import Length, Magnitude, More, Root, Square
+from mpc.compiler.operators.facts import Magnitude, More, Root, Square
 from mpc.compiler.operators.registry import handles
 from mpc.compiler.operators.rounding import divides_integers, divisors_of, quotient
 from mpc.wires import broadcast
@@ -40,8 +40,8 @@ def divide(state: Context, node: ModelNode, settings: Settings) -> None:
     if dividend is not None and dividend.size == 1 and dividend.ndim <= len(state.shapes[divisor]) and dividend == 1:
         deviations.inverse(state, divisor, node.output[0])  # and what is known of it
         return
-    length = state.facts.get(right)
-    if isinstance(length, Length) and length.of == left and _repeats_nothing(state, left, divisor):
+    length = deviations.length_of(state, right)
+    if length is not None and length.of == left and _repeats_nothing(state, left, divisor):
         by_norm(state, left, length.axes, length.norm, node.output[0])
         return
     if averages.divided(state, left, right, node.output[0]):

@@ -12,7 +12,7 @@ from mpc.compiler.graph.writer import FIX_BATCH
 from mpc.compiler.operators import averages
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import magnitude
-from mpc.compiler.operators.facts import Length, Mean, Ordered, Square, Top
+from mpc.compiler.operators.facts import Length, Mean, Ordered, Square, SquaredLength, Top
 from mpc.compiler.operators.masks import cut_of, hidden_of
 from mpc.compiler.operators.registry import handles
 from mpc.wires import BATCH
@@ -62,12 +62,20 @@ def reduce(state: Context, node: ModelNode, settings: Settings) -> None:
         averages.note_total(state, x, axes, node.output[0], bool(keep))
     if node.op_type in ("ReduceL1", "ReduceL2") and keep:
         state.facts[node.output[0]] = Length(x, tuple(axes), node.op_type.removeprefix("Reduce"))
+    square = x if node.op_type == "ReduceSumSquare" else _rooted(state, x) if node.op_type == "ReduceSum" else None
+    if square is not None and keep and node.output[0] not in state.facts:
+        state.facts[node.output[0]] = SquaredLength(square, tuple(axes))
     if node.op_type in ("ReduceMax", "ReduceLogSumExp") and axes == [len(shape) - 1]:
         state.facts[node.output[0]] = Top(x)
     if node.op_type == "ReduceMean":
-        fact = state.facts.get(x)
-        of = fact if isinstance(fact, Square) and state.shapes[fact.of] == shape else x
-        state.facts[node.output[0]] = Mean(tuple(axes), of)
+        of = _rooted(state, x)
+        state.facts[node.output[0]] = Mean(tuple(axes), x if of is None else Square(of))
+
+
+def _rooted(state: Context, x: str) -> str | None:
+    """Return of what a value is the square."""
+    fact = state.facts.get(x)
+    return fact.of if isinstance(fact, Square) and state.shapes[fact.of] == state.shapes[x] else None
 
 
 def _reduced(state: Context, node: ModelNode, settings: Settings, x: str) -> list[int] | None:
