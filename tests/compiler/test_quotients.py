@@ -300,3 +300,28 @@ def test_rows_over_a_length_that_is_spelt_out(root: str, squares: str, tmp_path:
     x = rng.uniform(-500, 500, (5, 3, 4)).astype(np.float32)
     path = save_model(tmp_path, nodes, kept, ("batch", 3, 4))
     assert_agrees(path, {"x": x}, {"x": (-500, 500)}, tolerance=3e-3)
+
+
+@pytest.mark.parametrize("keep", [0, 1])
+def test_a_mixture_of_shares_over_its_own_sum(keep: int, tmp_path: Path) -> None:
+    """ConViT divides so: bounds showed of the sum that it can be 0, and peaked attention was off by its own size."""
+    rng = np.random.default_rng(5)
+    nodes = [
+        node("Softmax", ["x"], ["one"], axis=-1),
+        node("MatMul", ["x", "w"], ["m"]),
+        node("Softmax", ["m"], ["other"], axis=-1, name="second"),
+        node("Mul", ["gate", "one"], ["a"], name="a"),
+        node("Mul", ["other", "rest"], ["b"], name="b"),
+        node("Add", ["a", "b"], ["mixed"]),
+        node("ReduceSum", ["mixed", "last"], ["s"], keepdims=keep),
+        *([] if keep else [node("Unsqueeze", ["s", "last"], ["t"])]),
+        node("Div", ["mixed", "s" if keep else "t"], ["y"]),
+    ]
+    gate = np.array([[0.9], [0.2], [0.6]], np.float32)
+    constants = {
+        "w": 4 * rng.standard_normal((4, 4)).astype(np.float32), "gate": gate, "rest": 1 - gate, "last": np.array([-1])
+    }  # fmt: skip
+    x = rng.uniform(-8, 8, (5, 3, 4)).astype(np.float32)
+    path = save_model(tmp_path, nodes, constants, ("batch", 3, 4))
+    compiled = assert_agrees(path, {"x": x}, {"x": (-8, 8)}, tolerance=1e-4)
+    assert not any("of reciprocal can be 0" in note for note in compiled.notes)

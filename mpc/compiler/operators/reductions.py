@@ -13,6 +13,7 @@ from mpc.compiler.operators import averages
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import magnitude
 from mpc.compiler.operators.facts import Length, Mean, Ordered, Square, SquaredLength, Top
+from mpc.compiler.operators.known_sums import constant_sum
 from mpc.compiler.operators.masks import cut_of, hidden_of
 from mpc.compiler.operators.registry import handles
 from mpc.wires import BATCH
@@ -46,7 +47,9 @@ def reduce(state: Context, node: ModelNode, settings: Settings) -> None:
     if axes is None:
         state.alias(node.output[0], x)
         return
-    shape = state.shapes[x]
+    shape, keep = state.shapes[x], bool(settings.get("keepdims", 1))
+    if node.op_type == "ReduceSum" and constant_sum(state, x, axes, node.output[0], keep):
+        return
     if node.op_type == "ReduceSum" and state.sums_rows and axes[0] == 0 and shape[0] == BATCH:
         kept = state.rows_sum(state.total(x, axes[1:]))
     elif axes[0] == 0 and shape[0] == BATCH:
@@ -55,11 +58,10 @@ def reduce(state: Context, node: ModelNode, settings: Settings) -> None:
         )
     else:
         kept = _REDUCTIONS[node.op_type](state, x, axes)
-    keep = settings.get("keepdims", 1)
     final = [1 if axis in axes else size for axis, size in enumerate(shape) if keep or axis not in axes]
     state.reshape(kept, tuple(final), node.output[0])
     if node.op_type == "ReduceSum":
-        averages.note_total(state, x, axes, node.output[0], bool(keep))
+        averages.note_total(state, x, axes, node.output[0], keep)
     if node.op_type in ("ReduceL1", "ReduceL2") and keep:
         state.facts[node.output[0]] = Length(x, tuple(axes), node.op_type.removeprefix("Reduce"))
     square = x if node.op_type == "ReduceSumSquare" else _rooted(state, x) if node.op_type == "ReduceSum" else None
