@@ -44,13 +44,15 @@ def secret_cos_sin(angle: Any) -> tuple[Any, Any]:
     sign = np.uint64(0) - (beyond >> np.uint64(63))
     size = (beyond ^ sign) - sign
     x = ((size & _LOW_WORD) * _TURN + (ONE << np.uint64(28))) >> np.uint64(29)
-    square = (x * x + HALF_WORD) >> _WORD
-    s = _S7 - ((square * (_S9 - ((square * _S11) >> _WORD))) >> _WORD)
-    s = _S3 - ((square * (_S5 - ((square * s) >> _WORD))) >> _WORD)
-    s = x - ((x * ((square * s + HALF_WORD) >> _WORD) + HALF_WORD) >> _WORD)
-    c = _C6 - ((square * (_C8 - ((square * _C10) >> _WORD))) >> _WORD)
-    c = _C2 - ((square * (_C4 - ((square * c) >> _WORD))) >> _WORD)
-    c = (ONE << _WORD) - ((square * c + HALF_WORD) >> _WORD)
+    square = ((x & _LOW_WORD) * (x & _LOW_WORD) + HALF_WORD) >> _WORD
+    # factors are cut to 32 bits, which they have: only then a processor multiplies two words at a time as such
+    low = _LOW_WORD
+    s = _S7 - ((square * ((_S9 - ((square * _S11) >> _WORD)) & low)) >> _WORD)
+    s = _S3 - ((square * ((_S5 - ((square * (s & low)) >> _WORD)) & low)) >> _WORD)
+    s = x - (((x & low) * ((square * (s & low) + HALF_WORD) >> _WORD) + HALF_WORD) >> _WORD)
+    c = _C6 - ((square * ((_C8 - ((square * _C10) >> _WORD)) & low)) >> _WORD)
+    c = _C2 - ((square * ((_C4 - ((square * (c & low)) >> _WORD)) & low)) >> _WORD)
+    c = (ONE << _WORD) - ((square * (c & low) + HALF_WORD) >> _WORD)
     negative = np.int64(sign)
     cos, sin = np.int64((c + TWO) >> TWO), (np.int64((s + TWO) >> TWO) ^ negative) - negative
     odd = np.int64(0) - np.int64(quarter & ONE)  # all ones or none: no branch
