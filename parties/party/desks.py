@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from parties.config.models import PartyConfig
-from parties.wire.server import Desk
+from parties.wire.desk import Desk
 
 _SPARE = 8
 

@@ -18,7 +18,7 @@ from parties.pb.party_pb2 import Frame
 from parties.telemetry import rationed
 from parties.wire import frames
 from parties.wire.frames import Piece
-from parties.wire.server import register, shown_caller
+from parties.wire.handlers import register, shown_caller
 from parties.wire.transport import caller
 
 

@@ -24,9 +24,9 @@ from parties.party.node import PartyNode
 from parties.party.session import PartySession, encode_output
 from parties.party.vault.service import key
 from parties.pb import party_pb2, party_pb2_grpc
+from parties.wire.handlers import register
 from parties.wire.pieces import collect, pieces, time_for
 from parties.wire.probe import probe_all
-from parties.wire.server import register
 from parties.wire.transport import caller
 
 _COORDINATORS = frozenset({"Propose", "Open", "Prepare", "Coordinate", "Close", "Renew", "Store", "Keep"})

@@ -23,7 +23,8 @@ from parties.process.private_memory import keep_private
 from parties.process.watch import Watch
 from parties.telemetry import Counters
 from parties.trust.identity import Identity
-from parties.wire.server import Desk, largest_message, serve
+from parties.wire.desk import Desk
+from parties.wire.server import largest_message, serve
 
 _GRACE = 2.0
 TICK = 1.0

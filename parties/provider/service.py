@@ -36,9 +36,10 @@ from parties.provider.table import SessionTable
 from parties.telemetry import Counters
 from parties.trust.identity import Identity
 from parties.wire import frames
+from parties.wire.desk import Desk
 from parties.wire.frames import Chunk
+from parties.wire.handlers import register
 from parties.wire.pieces import collect, slices
-from parties.wire.server import Desk, register
 from parties.wire.transport import caller, patience
 
 _PATIENCE = 0.75

@@ -29,7 +29,7 @@ from parties.party import proposals
 from parties.party.stock import ordering
 from parties.pb import party_pb2, provider_pb2
 from parties.provider import table
-from parties.wire.server import CALLERS, Desk
+from parties.wire.desk import CALLERS, Desk
 from parties.wire.status import from_rpc
 from tests.parties.test_side_by_side import at_once
 from tests.support.parties import (

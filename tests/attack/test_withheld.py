@@ -33,7 +33,7 @@ from parties.trust import issued, pem
 from parties.trust.authority import issue, make_ca
 from parties.trust.identity import Identity
 from parties.trust.revocation import Revocations
-from parties.wire.server import discreet
+from parties.wire.handlers import discreet
 from tests.support.parties import COORDINATOR, MODEL_OWNER, OWNER, SEPARATE, InProcess, Script, data, tiny_model
 
 pytestmark = pytest.mark.timeout(90)

@@ -73,7 +73,8 @@ from parties.provider.sessions import ProviderSession
 from parties.telemetry import Counters
 from parties.trust import authority
 from parties.trust.identity import Identity
-from parties.wire.server import Desk, Server, largest_message, serve
+from parties.wire.desk import Desk
+from parties.wire.server import Server, largest_message, serve
 from parties.wire.status import from_rpc
 from parties.wire.transport import connect
 from tests.support.effort import patient

@@ -15,7 +15,8 @@ from parties.party.collecting.collecting import Collecting
 from parties.party.node import PartyNode
 from parties.party.vault.service import from_message, key, to_message
 from parties.pb import collect_pb2, collect_pb2_grpc, data_pb2
-from parties.wire.server import Desk, register
+from parties.wire.desk import Desk
+from parties.wire.handlers import register
 from parties.wire.transport import caller
 
 _PER_LIST_BYTE = 64

@@ -20,8 +20,9 @@ from parties.party.node import PartyNode
 from parties.party.vault.ending import unknown
 from parties.party.vault.service import from_message, key, to_message
 from parties.pb import consent_pb2, consent_pb2_grpc
+from parties.wire.desk import Desk
+from parties.wire.handlers import register
 from parties.wire.pieces import pieces
-from parties.wire.server import Desk, register
 from parties.wire.transport import caller
 
 _WORDS = frozenset({"Say"})

@@ -16,8 +16,9 @@ from parties.party.node import PartyNode
 from parties.party.vault.puts import Puts
 from parties.pb import data_pb2, data_pb2_grpc
 from parties.pb.data_pb2 import SignedStatement
+from parties.wire.desk import Desk
+from parties.wire.handlers import register
 from parties.wire.pieces import collect, pieces
-from parties.wire.server import Desk, register
 from parties.wire.transport import FRAME_BYTES, caller, shown_by
 
 _PUTTING = frozenset({"Newest", "Begin", "PutPlan", "Held", "Seeds", "Block", "Commit", "Complete"})
