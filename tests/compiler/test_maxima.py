@@ -85,7 +85,7 @@ def test_what_others_read_too_or_is_no_mask_stays(body: str, tmp_path: Path) -> 
 
 ADDED = """<ir_version: 8, opset_import: ["": 17]>
 added (float[batch, 6] x, TYPE[batch, 6] m) => (OUT y)
-<float one = {1}, float zero = {0}, int64[1] two = {2}>
+<float one = {1}, float zero = {0}, int64[1] two = {2}, int64[1] last = {1}>
 {
     marks = Cast <to = 1> (m)
     pad = Sub (one, marks)
@@ -109,6 +109,11 @@ READERS = {
     "power": ("float[batch, 6]", "y = Exp (s)"),
     "power of less": ("float[batch, 6]", "less = Sub (s, one)\n y = Exp (less)"),
     "part": ("float[batch, 6]", "y = Sigmoid (s)"),
+    "shares, spelt out": ("float[batch, 6]", """top = ReduceMax <axes = [1], keepdims = 1> (s)
+        below = Sub (s, top)
+        powers = Exp (below)
+        all = ReduceSum <keepdims = 1> (powers, last)
+        y = Div (powers, all)"""),
     "both": ("float[batch, 2]", """top = ReduceMax <axes = [1], keepdims = 1> (s)
         where_it_is = ArgMax <axis = 1, keepdims = 1> (s)
         place = Cast <to = 1> (where_it_is)

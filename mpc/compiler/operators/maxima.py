@@ -37,7 +37,8 @@ class Hiding:
     Args:
         side: 1.0 if the largest is looked for, -1.0 if the least.
         values: does a number come out, and not a place alone?  ranked: several of them?
-        compares: does anything read it that finds a maximum?  scores: does a softmax?
+        compares: does anything read it that finds a maximum?  scores: does a softmax, or an
+            exponential, as where a softmax is spelt out?
         beside: is something added on a way there?  added: on every way?
         turned: is the opposite looked at?
     """
@@ -80,6 +81,7 @@ _LARGEST, _PLACE = Hiding(1.0, values=True), Hiding(1.0)
 _READERS = {
     "ArgMax": _PLACE,
     "ArgMin": Hiding(-1.0),
+    "Exp": Hiding(1.0, compares=False, scores=True),
     "GlobalMaxPool": _LARGEST,
     "Hardmax": _PLACE,
     "MaxPool": _LARGEST,
@@ -251,7 +253,7 @@ def _behind(state: Context, reader: ModelNode, name: str) -> Hiding | None:
         return found if reader.input[0] == name else None
     if kind == "Where":
         others = [state.known(branch) for branch in reader.input[1:] if branch != name]
-        masks = len(others) == 1 and others[0] is not None and found.hides(np.asarray(others[0], np.float64))
+        masks = len(others) == 1 and others[0] is not None and bool((found.side * others[0] < MASKED).all())
         return found if masks and name != reader.input[0] else None
     turned = kind == "Neg" or (kind == "Sub" and reader.input[1] == name)
     beside = kind != "Neg"
