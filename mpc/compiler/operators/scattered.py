@@ -9,9 +9,13 @@ import numpy as np
 
 from mpc.compiler.graph.graph import Shape, static
 from mpc.compiler.graph.writer import FIX_BATCH
+from mpc.compiler.operators.calling import call
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.registry import handles
 from mpc.wires import BATCH
+
+_TOGETHER = {"mul": "Mul", "min": "Min", "max": "Max"}
+"""What puts an update together with what is there."""
 
 
 @handles("ScatterND")
@@ -55,18 +59,17 @@ def write(state: Context, node: ModelNode, lead: Shape, rows: Shape, flat: np.nd
 
     Args:
         rows: how many there are, and the shape of one.
-        flat: of which row each update is; of several in one place the last one counts, unless they are added.
+        flat: of which row each update is; of several in one place the last one counts, unless they are added,
+            multiplied or compared.
     """
     data, updates = node.input[0], node.input[2]
     how = settings.get("reduction", b"none").decode()
-    if how not in ("none", "add"):
-        raise state.origin.refuse(
-            "it puts the product, the least or the largest in a place",
-            attribute="reduction",
-            remedy="write it with Mul, Min or Max of whole values",
-        )
     size, shape, ahead = int(rows[0]), shape_of(state, data), len(lead)
     given = _seen(state, updates, (*lead, len(flat), *rows[1:]))
+    if how in _TOGETHER:
+        whole = _together(state, _TOGETHER[how], _seen(state, data, (*lead, *rows)), given, flat, ahead)
+        state.reshape(whole, shape, node.output[0])
+        return
     if how == "add":
         added = state.scatter(given, ahead, flat.tolist(), size)
         state.sum([_seen(state, data, shape), state.reshape(added, shape)], (1.0, 1.0), node.output[0])
@@ -83,6 +86,18 @@ def write(state: Context, node: ModelNode, lead: Shape, rows: Shape, flat: np.nd
         parts.append(_seen(state, data, (*lead, *rows)))
     joined = state.concat(parts, ahead) if len(parts) > 1 else given
     state.reshape(state.take(joined, ahead, source.tolist()), shape, node.output[0])
+
+
+def _together(state: Context, operator: str, data: str, given: str, flat: np.ndarray, ahead: int) -> str:
+    """Return data where each update is put together with what is there; of several in one place one after the other."""
+    times = np.array([int((flat[:place] == row).sum()) for place, row in enumerate(flat)])
+    for turn in range(int(times.max(initial=-1)) + 1):
+        [now] = np.nonzero(times == turn)
+        there, new = state.take(data, ahead, flat[now].tolist()), state.take(given, ahead, now.tolist())
+        source = np.arange(int(state.shapes[data][ahead])) + len(now)
+        source[flat[now]] = np.arange(len(now))
+        data = state.take(state.concat((call(state, operator, (there, new)), data), ahead), ahead, source.tolist())
+    return data
 
 
 def _places(state: Context, node: ModelNode) -> np.ndarray:
@@ -102,6 +117,43 @@ def _size(state: Context, shape: Shape, axis: int) -> int:
 
 def _seen(state: Context, name: str, shape: Shape) -> str:
     return state.reshape(state.value(name), shape)
+
+
+@handles("TensorScatter")
+def tensor_scatter(state: Context, node: ModelNode, settings: Settings) -> None:
+    """Write rows into a cache from a public place on, which may differ from batch to batch if there are so many."""
+    data, update, *given = (*node.input, "")[:3]
+    shape = shape_of(state, data)
+    axis = state.axis(settings.get("axis", -2), shape)
+    order = [0, axis, *(place for place in range(1, len(shape)) if place != axis)]
+    cache, rows = (state.transpose(state.value(name), order) for name in (data, update))
+    size, number = (state.size(state.shapes[name], 1, "a cache") for name in (cache, rows))
+    firsts = state.constant(given[0], "its places").reshape(-1) if given[0] else np.zeros(1, np.int64)
+    if len({*firsts.tolist()}) == 1:
+        flat, firsts = _from(state, firsts[:1], size, number, settings), firsts[:1]
+        lead: Shape = (state.shapes[cache][0],)
+        length = size
+    else:
+        many = state.size(state.shapes[cache], 0, "its places")
+        flat = (_from(state, firsts, size, number, settings) + size * np.arange(many)[:, None]).reshape(-1)
+        lead, length = (), many * size
+        cache = state.reshape(cache, (length, *state.shapes[cache][2:]))
+        rows = state.reshape(rows, (many * number, *state.shapes[rows][2:]))
+    source = np.arange(length) + flat.size
+    source[flat.reshape(-1)] = np.arange(flat.size)
+    found = state.take(state.concat((rows, cache), len(lead)), len(lead), source.tolist())
+    found = state.reshape(found, tuple(shape[place] for place in order))
+    state.transpose(found, np.argsort(order).tolist(), node.output[0])
+
+
+def _from(state: Context, firsts: np.ndarray, size: int, number: int, settings: Settings) -> np.ndarray:
+    """Return so many places from each first one on."""
+    places = firsts.astype(np.int64)[:, None] + np.arange(number)
+    if settings.get("mode", b"linear") == b"circular":
+        places = places % size
+    if (places < 0).any() or (places >= size).any() or number > size:
+        raise state.origin.refuse(f"{number} rows from there on in a cache of {size}", remedy="write within it")
+    return places
 
 
 @handles("Col2Im")
