@@ -138,7 +138,12 @@ def _stream(
 
     def fill(start: int, stop: int) -> None:
         words = flat[start:stop]
-        for part in _filled(key, words.data.cast("B"), start * word.itemsize // _AES_BLOCK):
+        view, block = words.data.cast("B"), start * word.itemsize // _AES_BLOCK
+        if len(view) < GCM_FROM:  # one of a small run's hundred
+            _encrypt_zeros(_counting(key, block), view)
+            finish(words, start)
+            return
+        for part in _filled(key, view, block):
             first, last = part.start // word.itemsize, part.stop // word.itemsize
             finish(words[first:last], start + first)
 
