@@ -7,6 +7,8 @@ is not 0 is a whole step away from it: an eighth in the first case; and the seco
 
 from __future__ import annotations
 
+import math
+
 from mpc.compiler.graph.attributes import Function, Sum, Weighted
 from mpc.compiler.graph.graph import MOVES, Node
 from mpc.compiler.operators.context import Context
@@ -16,14 +18,17 @@ _NEAR = 1e-4
 
 
 def inverse(state: Context, x: str) -> str | None:
-    """Return 1 / x of what counts leave, where 0 or less counts as half a step or as a half; None of other values."""
+    """Return 1 / x of what counts leave, where 0 or less counts as a part of a step; None of other values.
+
+    Of the step a plan, which parties see, has the power of two alone.
+    """
     if state.splits and not state.told:  # a plan has the step, which parties see
         return None
     weight, bias, name, moved = 1.0, 0.0, x, False
     while name not in state.integral and (node := _writer(state, name)) is not None:
         if (affine := _affine(node)) is not None:
             bias, weight = bias + weight * affine[1], weight * affine[0]
-        elif node.op == "multiply" and not moved and _whole(weight) and _whole(bias):
+        elif node.op == "multiply" and not moved and abs(weight) == abs(bias) == 1:  # a plan has these factors
             return _of_quotient(state, node, (weight, bias), x)
         elif node.op not in MOVES:
             return None
@@ -32,7 +37,7 @@ def inverse(state: Context, x: str) -> str | None:
         name = node.reads[0]
     if name not in state.integral or _whole(weight) or not _whole(bias / weight):
         return None
-    return state.function("reciprocal", x, floor=abs(weight) / 2)
+    return state.function("reciprocal", x, floor=2.0 ** math.floor(math.log2(abs(weight) / 2)))
 
 
 def _affine(node: Node) -> tuple[float, float] | None:
@@ -59,7 +64,7 @@ def _of_quotient(state: Context, product: Node, outer: tuple[float, float], x: s
         if node is None or node.op != "function" or node.of(Function).name != "reciprocal" or n not in state.integral:
             continue
         m, (weight, bias) = node.reads[0], outer
-        if m not in state.integral or not round(bias) or state.shapes[m] != state.shapes[n]:
+        if m not in state.integral or state.shapes[m] != state.shapes[n]:
             return None
         left = state.sum((n, m), (round(weight), round(bias)))
         found = state.multiply(state.value(m), state.function("reciprocal", left, floor=0.5))
