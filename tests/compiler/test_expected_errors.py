@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto
 from skl2onnx import to_onnx
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.linear_model import LogisticRegression
@@ -16,7 +17,7 @@ from mpc.compiler.graph.calibrate import ranges_around
 from mpc.compiler.lowering import ends
 from mpc.compiler.operators import trees
 from parties.client.running.feeds import coarse_columns
-from tests.support.graphs import node, save_model
+from tests.support.graphs import ml_model, node, save_model
 from tests.support.models import clear, plaintext
 from tests.support.tables import computed, payments, save
 
@@ -78,6 +79,21 @@ def test_a_regression_whose_input_has_few_bits(classes: int, monkeypatch: pytest
     compiled = compile_model(path, {"X": (-1.0, 1.0)})
     label, wrong = compiled.errors["label"], measured(compiled, path)[0]
     assert wrong / 4 < label < 4 * wrong
+
+
+@pytest.mark.parametrize("tracks", [0, 1])
+@pytest.mark.parametrize("mode", ["BRANCH_LEQ", "BRANCH_LT", "BRANCH_GT"])
+def test_thresholds_beside_missing_numbers_are_not_missed(mode: str, tracks: int, tmp_path: Path) -> None:
+    """As LightGBM is exported: what is far away where numbers are missing was taken for an error of the others."""
+    nodes = {
+        "nodes_treeids": [0] * 3, "nodes_nodeids": [0, 1, 2], "nodes_featureids": [0] * 3,
+        "nodes_modes": [mode, "LEAF", "LEAF"], "nodes_values": [0.5, 0.0, 0.0], "nodes_truenodeids": [1, 0, 0],
+        "nodes_falsenodeids": [2, 0, 0], "nodes_missing_value_tracks_true": [tracks, 0, 0],
+        "target_treeids": [0] * 2, "target_nodeids": [1, 2], "target_ids": [0] * 2, "target_weights": [1.0, 2.0],
+    }  # fmt: skip
+    path = ml_model(tmp_path, "TreeEnsembleRegressor", {"y": TensorProto.FLOAT}, n_targets=1, **nodes)
+    [expected] = compile_model(path, {"x": (-4.0, 4.0)}).rehearsal.expected.values()
+    assert expected.changed < 1e-6 and expected.error < 1e-6
 
 
 def test_labels_that_are_right_are_expected_to_be(tmp_path: Path) -> None:

@@ -119,14 +119,26 @@ def _fixed(ours: np.ndarray, theirs: np.ndarray, levels: Sequence[float]) -> np.
 def _beside(ours: np.ndarray, theirs: np.ndarray, blur: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the errors of elements, and their blur, in the units of `theirs`, which most rows are of.
 
-    Quantiles, since where numbers are missing the plan puts something far away.
+    The plan puts something far away where numbers are missing, so a mean would say nothing.  Quartiles say by which
+    factor the plan multiplies if as many are missing at both ends; the slopes between rows that are half of all apart
+    say it too if they are missing at one.  It is the one that leaves less.
     """
     wide = [np.subtract(*np.quantile(each, (0.75, 0.25), axis=0)) for each in (ours, theirs)]
     varies = (wide[0] > 0) & (wide[1] > 0)
-    factor = np.where(varies, wide[0], 1.0) / np.where(varies, wide[1], 1.0)
-    apart = ours / factor - theirs
-    off = np.median(np.abs(apart - np.median(apart, axis=0)), axis=0) / _MEDIAN
+    quartiles = np.where(varies, wide[0], 1.0) / np.where(varies, wide[1], 1.0)
+    order, half = np.argsort(theirs, axis=0, kind="stable"), len(theirs) // 2
+    runs, rises = (np.take_along_axis(each, order, axis=0) for each in (theirs, ours))
+    runs, rises = (each[half:] - each[: len(each) - half] for each in (runs, rises))
+    slopes = np.median(np.where(runs > 0, rises, 0.0) / np.where(runs > 0, runs, 1.0), axis=0)
+    slopes = np.where(slopes > 0, slopes, quartiles)
+    offs = [_spread_about_median(ours / factor - theirs) for factor in (quartiles, slopes)]
+    off, factor = np.minimum(*offs), np.where(offs[1] < offs[0], slopes, quartiles)
     return np.where(varies, off, 0.0), blur / factor
+
+
+def _spread_about_median(values: np.ndarray) -> np.ndarray:
+    """Return the root mean square about the median that a normal error with this median size would have."""
+    return np.median(np.abs(values - np.median(values, axis=0)), axis=0) / _MEDIAN
 
 
 def by_rows(shape: Shape, values: np.ndarray) -> np.ndarray:
