@@ -96,6 +96,17 @@ def test_thresholds_beside_missing_numbers_are_not_missed(mode: str, tracks: int
     assert expected.changed < 1e-6 and expected.error < 1e-6
 
 
+def test_places_in_a_table_are_as_likely_as_each_other(tmp_path: Path) -> None:
+    """Small numbers were drawn for tokens too, so that the padding's row, a zero, stood in half of all places."""
+    table = np.ones((64, 1), np.float32)
+    table[0] = 0.0
+    path = save_model(
+        tmp_path, [node("Gather", ["table", "x"], ["y"])], {"table": table}, ("batch", 8), element=TensorProto.INT64
+    )
+    [expected] = compile_model(path).rehearsal.expected.values()
+    assert expected.size**2 == pytest.approx(63 / 64, abs=0.02)
+
+
 def test_labels_that_are_right_are_expected_to_be(tmp_path: Path) -> None:
     path = converted(RandomForestClassifier(20, max_depth=6, random_state=0), THREE, tmp_path)
     compiled = compile_model(path, {"X": (-1.0, 1.0)})

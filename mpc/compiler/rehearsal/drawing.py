@@ -168,7 +168,8 @@ def _chosen(given: GraphInput, values: np.ndarray, rows: int, number: int) -> np
 def _drawn(given: GraphInput, rows: int, number: int, draws: Draws, rare: tuple[int, ...] = ()) -> np.ndarray:
     """A third of the rows is spread over the range; of the others some move as a whole, some are small.
 
-    Data are no uniform noise: neighbours of an image move together, and much of a range is often empty.
+    Data are no uniform noise: neighbours of an image move together, and much of a range is often empty.  Of places in a
+    table none is near another, and none is small: all rows are spread.
 
     Args:
         rare: these kinds of rows instead, by turns; none: the usual ones.
@@ -179,8 +180,9 @@ def _drawn(given: GraphInput, rows: int, number: int, draws: Draws, rare: tuple[
     row = np.arange(rows).reshape(each) if BATCH in given.shape else np.array(number)
     kind = row % KINDS
     part, together = draws.uniform(shape), draws.uniform(each)
-    part = np.where(kind == 1, _TOGETHER * together + (1 - _TOGETHER) * part, part)
-    size = np.where(kind == 2, np.exp2(-_SMALLEST * together), 1.0)
+    if not given.places:
+        part = np.where(kind == 1, _TOGETHER * together + (1 - _TOGETHER) * part, part)
+    size = np.where((kind == 2) & (not given.places), np.exp2(-_SMALLEST * together), 1.0)
     nearest = np.clip(0.0, low, high)
     values = nearest + (low + (high - low) * part - nearest) * size
     if rare:

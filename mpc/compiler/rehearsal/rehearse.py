@@ -143,7 +143,8 @@ def _rehearse(
         return {}
     draws, decisions, rows = Draws(), Decisions(), _rows(plan)
     kinds, decides = rarities(graph.inputs), any(node.op in DECISIONS for node in graph.nodes)
-    tallies = [Tally(out, drawn=samples is None, rare=kinds) for out in graph.outputs]
+    differ = samples is None and not all(given.places for given in graph.inputs)
+    tallies = [Tally(out, drawn=differ, rare=kinds) for out in graph.outputs]
     rounded = [wires[name] for node in graph.nodes if node.op == "whole" for name in (node.reads[0], node.writes)]
 
     def compared(feeds: Feeds, decisions: Decisions, draws: Draws) -> Iterator[tuple[Tally, np.ndarray, Reals]]:

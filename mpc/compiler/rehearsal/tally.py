@@ -66,7 +66,7 @@ class Tally:
     """Adds up the errors of one output over all runs.
 
     Args:
-        drawn: rows are drawn from their ranges.
+        drawn: rows are drawn from their ranges, of several kinds.
         rare: kinds of rare rows, which come by turns.
     """
 
