@@ -259,7 +259,7 @@ def test_an_ended_session_wakes_who_waits(cluster: InProcess) -> None:
     with pytest.raises(SessionError) as later:
         handing.deal("party-1", 1, handing.digest)
     for error in (caught.value, later.value):  # the provider is not to blame, and does not say it found anything
-        assert error.peer == error.heard_from == "party-0" and "party-0 ended it" in str(error.cause)
+        assert error.peer == error.heard_from == "party-0" and "it has ended at party-0" in str(error.cause)
 
 
 # ------------------------------------------------------------------------- a whole cluster
