@@ -18,7 +18,15 @@ from parties.cli.operators import PARTY, operators
 from parties.cli.options import CLUSTER, FOLDER, JSON, cluster_file, require_folder
 from parties.client.answering import Silent, ask_each, missing
 from parties.client.cluster import Cluster
-from parties.client.consent.auditing import Chain, check_chains, follow_chain, read_export, read_head, write_export
+from parties.client.consent.auditing import (
+    Chain,
+    check_chains,
+    follow_chain,
+    heads_to_keep,
+    read_export,
+    read_head,
+    write_export,
+)
 
 _SHOWN = 16
 _UNITS = {"epsilon": CHARGE_UNIT, "delta": DELTA_UNIT}
@@ -82,7 +90,7 @@ def _as_client(path: Path, head: bytes | None, silent: Silent) -> list[Chain]:
         parties = connected.parties
         seconds = parties.config.deadlines.submit
         found = check_chains(parties.clients, parties.heads.known(), seconds, head, silent)
-        parties.heads.keep({each.party: each.head for each in found if each.fault is None})
+        parties.heads.keep(heads_to_keep(found))
     return found
 
 

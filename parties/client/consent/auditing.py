@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mpc.errors import IntegrityError, SessionError, UsageError
+from mpc.errors import IntegrityError, PeerError, SessionError, UsageError
 from parties.agreed.audit import START, follow, row_digest
 from parties.client.answering import Silent, ask_each
 from parties.client.channels import PartyClient
@@ -110,31 +110,48 @@ def check_chains(
     Args:
         silent: takes the errors of parties that do not answer: see `ask_each`.
 
+    A fault behind a head that is known is returned whatever becomes of `against`, beside that party's other chain.
+
     Raises:
         IntegrityError: no party has a row behind `against`, and all have answered.
-        PeerError: a party does not answer.
+        PeerError: a party does not answer, and no fault was found at the others.
     """
 
     def both(client: PartyClient) -> tuple[Chain, Chain | None]:
-        return (
-            follow_chain(client, known.get(client.name, START), seconds),
-            None if against is None else follow_chain(client, against, seconds),
-        )
+        first = follow_chain(client, known.get(client.name, START), seconds)
+        try:
+            return first, None if against is None else follow_chain(client, against, seconds)
+        except PeerError:
+            if first.fault is None:
+                raise
+            return first, None  # what is proven stands, whether it answers once more or not
 
     chains = ask_each(clients, both, silent).values()
     found = [chain for chain, _ in chains]
     if against is None:
         return found
     good = [tried for _, tried in chains if tried is not None and tried.fault is None]
+    broken = [each for each in found if each.fault is not None]
+    if not good and silent and broken:
+        return found
     if not good and silent:
         raise silent[0].with_(cause="the party that gave that head may be this one: no other has a row behind it")
     if not good:
+        also = f"; {broken[0].party}'s chain does not lead on from the head that you know of it" if broken else ""
         raise IntegrityError(
             "no party has a row behind that head",
-            cause="the ledger of the party that gave it was put back from a backup",
+            cause=f"the ledger of the party that gave it was put back from a backup{also}",
             remedy="ask the parties' operators; what was charged since may be forgotten there",
+            peer=broken[0].party if broken else None,
         )
-    return [*good, *(each for each in found if each.party not in {one.party for one in good})]
+    led = {each.party for each in good}
+    return [*good, *(each for each in found if each in broken or each.party not in led)]
+
+
+def heads_to_keep(found: Sequence[Chain]) -> dict[str, bytes]:
+    """Return the newest heads, by party; none of a party with a fault, since the older one that is kept proves it."""
+    broken = {each.party for each in found if each.fault is not None}
+    return {each.party: each.head for each in found if each.party not in broken}
 
 
 # -- a chain in a file
