@@ -20,10 +20,14 @@ _LARGEST_TOLD = 1 << 20
 
 
 def over_at(peer: str, coordinator: str) -> PeerError:
-    """Make the error of a session that has ended in good order at a peer, and not here."""
+    """Make the error of a session that has ended in good order at a peer, as that says, and not here.
+
+    Any peer can close a stream so by itself: nothing that is seen here shows whether the coordinator did.
+    """
     return PeerError(
         f"{peer} closed its end of the session",
-        cause=f"{coordinator}, who coordinates the session, ended it at {peer} and not here, or {peer} was cut off",
+        cause=f"as {peer} says, {coordinator}, who coordinates the session, ended it at {peer} and not here; "
+        f"{peer} may have closed it by itself, too, or was cut off",
         remedy="start a new session",
         peer=peer,
     )
