@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from mpc.compiler.compile import compile_model
 from mpc.errors import ModelError
@@ -146,3 +146,21 @@ def test_constants_are_gathered_element_by_element(tmp_path: Path) -> None:
         compile_model(save_model(tmp_path, nodes, {"d": data, "i": places + 500}))
     with pytest.raises(ModelError, match=r"indices of shape \(2, 4\) into data of shape \(1, 512\)"):
         compile_model(save_model(tmp_path, nodes, {"d": data, "i": np.repeat(places, 2, 0)}))
+
+
+def test_places_of_which_some_are_taken(tmp_path: Path) -> None:
+    """As MarkupLM is exported: three numbers a row of the batch, one of which is read in a table."""
+    one = numpy_helper.from_array(np.ones(1, np.int64))
+    path = made(
+        tmp_path,
+        node("Unsqueeze", ["n", "back"], ["many"], name="many"),
+        node("Concat", ["many", "width"], ["both"], name="both", axis=0),
+        node("ConstantOfShape", ["both"], ["ones"], name="ones", value=one),
+        node("Mul", ["ones", "four"], ["p"], name="p"),
+        node("Gather", ["p", "zero"], ["column"], name="column", axis=1),
+        node("Gather", ["table", "column"], ["t"], name="t"),
+        node("Add", ["x", "t"], ["y"]),
+        width=[3],
+        table=RNG.uniform(-1, 1, (5, 4)).astype(np.float32),
+    )
+    assert_agrees(path, X, RANGE)

@@ -16,11 +16,15 @@ from mpc.wires import BATCH
 
 
 def gather(state: Context, found: Values, node: ModelNode) -> bool:
-    """Read rows of a constant table at places that are the same for every row; or of each row its own elements."""
+    """Read rows of a constant table at places that are the same for every row; or of each row its own elements.
+
+    Of such places themselves some are taken, along any axis but the batch.
+    """
     data, index = node.input[:2]
+    axis = int(node.settings.get("axis", 0))
     if index not in found:
-        return False
-    value, axis = found[index], int(node.settings.get("axis", 0))
+        return _some_places(state, found, node, axis)
+    value = found[index]
     if isinstance(value, Beside):
         return axis == 0 and beside_rows(state, data, value.secret, value.rows, node.output[0])
     fixed, step = value.both
@@ -35,6 +39,16 @@ def gather(state: Context, found: Values, node: ModelNode) -> bool:
         return False
     rows = data if view is not None else state.reshape(data, (BATCH, 1, *shape[1:]))
     _of_each_row(state, node, value, (rows, int(state.shapes[rows][1])), fixed, step)
+    return True
+
+
+def _some_places(state: Context, found: Values, node: ModelNode, axis: int) -> bool:
+    value, chosen = found[node.input[0]], state.constant(node.input[1], "its index").astype(np.int64)
+    axis %= len(value.shape)
+    if axis == value.axis:
+        return False
+    shape: Shape = (*value.shape[:axis], *chosen.shape, *value.shape[axis + 1 :])
+    found[node.output[0]] = value.moved(shape, lambda part: part.take(chosen, axis))
     return True
 
 
