@@ -162,3 +162,14 @@ def test_rows_whose_range_is_one_number_are_entered(tmp_path: Path) -> None:
     """Only what has no rows is a constant: a column that never changes may belong to somebody."""
     path = save_model(tmp_path, [node("Neg", ["x"], ["y"])], {}, element=TensorProto.INT64)
     assert_agrees(path, {"x": np.full((3, 4), 7)}, {"x": (7.0, 7.0)})
+
+
+@pytest.mark.parametrize(("shape", "depth"), [((2, 3, 4, 2), 1), ((2, 3, 4, 2), 2), ((2, 3, 4), 1)])
+@pytest.mark.parametrize("axes", [1, 2])
+def test_public_places_within_leading_axes(shape: tuple[int, ...], depth: int, axes: int, tmp_path: Path) -> None:
+    if axes + depth > len(shape):
+        depth = len(shape) - axes
+    sizes = np.array(shape[axes : axes + depth])
+    index = RNG.integers(-sizes, sizes, (*shape[:axes], 2, depth))
+    path = save_model(tmp_path, [node("GatherND", ["x", "i"], ["y"], batch_dims=axes)], {"i": index}, shape)
+    assert_agrees(path, {"x": RNG.uniform(-2, 2, shape).astype(np.float32)}, {"x": (-2.0, 2.0)})

@@ -450,9 +450,9 @@ CASES: dict[str, Case] = {
         made(CHOSEN, node("GatherElements", ["x", "i"], ["y"], axis=1)),
     ),
     "leading axes of an index": Case(
+        made(node("GatherND", ["x", "i"], ["y"], batch_dims=1), shape=(3, 4), i=[[1], [1]]),
+        "the same first axes",
         made(node("GatherND", ["x", "i"], ["y"], batch_dims=1), shape=(3, 4), i=[[1], [1], [1]]),
-        "a Gather",
-        made(node("Gather", ["x", "i"], ["y"], axis=1), shape=(3, 4), i=np.int64(1)),
     ),
     "three operands of an Einsum": Case(
         made(node("Einsum", ["x", "a", "b"], ["y"], equation="ij,jk,kl->il"), a=W, b=W.T),

@@ -130,16 +130,25 @@ def gather_nd(state: Context, node: ModelNode, settings: Settings) -> None:
         gather_columns(state, data, node.input[1], int(settings.get("batch_dims", 0)), node.output[0])
         return
     indices = state.constant(node.input[1], "its index").astype(np.int64)
-    if settings.get("batch_dims", 0):
-        raise state.origin.refuse(
-            "leading axes of their own",
-            attribute="batch_dims",
-            remedy="write it with batch_dims=0 and full indices, or as a Gather or GatherElements",
-        )
     shape = state.secret(node.input[0])
+    if count := int(settings.get("batch_dims", 0)):
+        indices = _with_own(state, indices, tuple(state.size(shape, place, "an index") for place in range(count)))
     depth = indices.shape[-1]
     sizes = tuple(state.size(shape, place, "an index") for place in range(depth))
     flat = np.ravel_multi_index(tuple(np.moveaxis(indices % np.array(sizes), -1, 0)), sizes)
     rows = state.reshape(node.input[0], (prod(sizes), *shape[depth:]))
     taken = state.take(rows, 0, flat.reshape(-1).tolist())
     state.reshape(taken, (*indices.shape[:-1], *shape[depth:]), node.output[0])
+
+
+def _with_own(state: Context, indices: np.ndarray, lead: tuple[int, ...]) -> np.ndarray:
+    """Put before indices the places along the first axes, which the data and they have alike."""
+    count = len(lead)
+    if indices.shape[:-1][:count] != lead:
+        raise state.origin.refuse(
+            f"indices of shape {indices.shape}, and data whose first axes are {lead}",
+            attribute="batch_dims",
+            remedy="give both the same first axes, as many as batch_dims says",
+        )
+    own = np.moveaxis(np.indices(lead), 0, -1).reshape(*lead, *[1] * (indices.ndim - 1 - count), count)
+    return np.concatenate([np.broadcast_to(own, (*indices.shape[:-1], count)), indices], axis=-1)
