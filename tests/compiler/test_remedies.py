@@ -454,6 +454,11 @@ CASES: dict[str, Case] = {
         "the same first axes",
         made(node("GatherND", ["x", "i"], ["y"], batch_dims=1), shape=(3, 4), i=[[1], [1], [1]]),
     ),
+    "each row with each other": Case(
+        made(node("Transpose", ["x"], ["t"], perm=[1, 0]), node("MatMul", ["x", "t"], ["y"]), shape=("batch", 4)),
+        "a fixed batch",
+        made(node("Transpose", ["x"], ["t"], perm=[1, 0]), node("MatMul", ["x", "t"], ["y"]), shape=(3, 4)),
+    ),
     "three operands of an Einsum": Case(
         made(node("Einsum", ["x", "a", "b"], ["y"], equation="ij,jk,kl->il"), a=W, b=W.T),
         "two operands",

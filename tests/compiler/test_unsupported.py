@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from mpc.compiler.compile import compile_model
 from mpc.errors import ModelError
@@ -113,3 +113,14 @@ def test_sizes_that_the_model_knows_stand_in_the_remedy() -> None:
 def test_what_is_supported_is_refused_in_its_own_words() -> None:
     error = refused(model([node("LpPool", ["x"], ["y"], kernel_shape=[2, 2], p=3)], ("x", ("batch", 1, 4, 4))))
     assert "this operator" not in error.what and np.all([word in error.what for word in ("LpPool", "order 3")])
+
+
+def test_a_model_that_onnxruntime_laid_out_for_a_processor_is_to_be_optimised_less() -> None:
+    """With ORT_ENABLE_ALL its optimiser writes blocks of channels, in a domain of its own."""
+    blocks = "com.microsoft.nchwc"
+    made = model([node("Conv", ["x", "w"], ["c"], domain=blocks), node("ReorderOutput", ["c"], ["y"], domain=blocks)],
+                 ("x", (1, 8, 4, 4)))  # fmt: skip
+    made.graph.initializer.append(numpy_helper.from_array(np.zeros((8, 8, 1, 1), np.float32), "w"))
+    made.opset_import.append(helper.make_opsetid(blocks, 1))
+    error = refused(made)
+    assert "laid it out for one processor" in error.what and "ORT_ENABLE_EXTENDED" in (error.remedy or "")

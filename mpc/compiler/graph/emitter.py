@@ -44,6 +44,10 @@ from mpc.wires import BATCH, broadcast
 MOST_TERMS = 64
 """Operands of one gate that adds up."""
 _MOST_JOINED = 1024
+_ALL_PAIRS = (
+    "export it with a fixed batch (without dynamic_axes, dynamic_shapes), or give each input its rows: --shape "
+    "INPUT=2,..., in Python shapes={...}; rows that are entered together then meet, as images and texts do in CLIP"
+)
 
 
 class Emitter(Writer):
@@ -143,7 +147,7 @@ class Emitter(Writer):
                 ),
             )
         if left[-1] == BATCH or right[-1] == BATCH:
-            raise self.origin.refuse("a product over the batch, whose rows are independent here", remedy=FIX_BATCH)
+            raise self.origin.refuse("a product of each row of the batch with all others", remedy=_ALL_PAIRS)
         if len(left) == 1:
             return right[-1:]
         return (*stacked, left[-2], right[-1])

@@ -10,6 +10,12 @@ from mpc.compiler.graph.graph import Origin
 from mpc.compiler.operators.registry import HANDLERS
 from mpc.errors import ModelError
 
+_LAID_OUT = "com.microsoft.nchwc"
+"""Operators on blocks of channels, which onnxruntime puts in place of others for the processor that it runs on."""
+_LESS = (
+    "take the model as it was before onnxruntime optimised it, or let it optimise less: graph_optimization_level "
+    "ORT_ENABLE_BASIC or ORT_ENABLE_EXTENDED in place of ORT_ENABLE_ALL"
+)
 _OF_SHAPES = ("Shape", "Size")
 """What they write is public, whatever they read."""
 
@@ -50,11 +56,12 @@ def _reads(node: onnx.NodeProto) -> Iterator[str]:
             yield from (out.name for out in attribute.g.output)
 
 
-def refusal(found: list[Origin], besides: ModelError | None = None) -> ModelError:
+def refusal(found: list[Origin], besides: ModelError | None = None, nodes: Iterable[onnx.NodeProto] = ()) -> ModelError:
     """Make the error that names all of these nodes' operators.
 
     Args:
         besides: what else of the model was refused, which is told after them.
+        nodes: the model's.
     """
     kinds: dict[str, list[str]] = {}
     for origin in found:
@@ -67,6 +74,8 @@ def refusal(found: list[Origin], besides: ModelError | None = None) -> ModelErro
         f"replace {'them' if others else 'it'}, or compute {'them' if others else 'it'} outside the model; "
         "'mpc inspect --operators' lists what is supported"
     )
+    if any(node.domain == _LAID_OUT for node in nodes):
+        problem, remedy = f"{problem}: onnxruntime has laid it out for one processor", _LESS
     if besides is not None:
         problem, remedy = f"{problem}; besides, {besides.what}", f"{remedy}; and {besides.remedy}"
     return Origin(first[1][0], first[0]).refuse(problem, remedy=remedy)

@@ -139,7 +139,8 @@ class Importer(Context):
             found = unsupported([*enumerate(model.graph.node), *self._inlined], given)
             if not found:
                 raise
-            raise refusal(found, None if error.node in {origin.node for origin in found} else error) from None
+            besides = None if error.node in {origin.node for origin in found} else error
+            raise refusal(found, besides, model.graph.node) from None
 
     def let_go(self) -> None:
         """Let go of the model's numbers: an importer refers to itself, and they would stay with it."""
