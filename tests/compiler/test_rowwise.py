@@ -29,8 +29,11 @@ CONSTANTS: dict[str, np.ndarray] = {
 }  # fmt: skip
 
 
-def made(folder: Path, *nodes: onnx.NodeProto, shape: Any = ("batch", 4), **constants: Any) -> Path:
-    return save_model(folder, [*ROWS, *nodes], {**CONSTANTS, **{k: np.asarray(v) for k, v in constants.items()}}, shape)
+def made(
+    folder: Path, *nodes: onnx.NodeProto, shape: Any = ("batch", 4), element: int = TensorProto.FLOAT, **constants: Any
+) -> Path:
+    numbers = {**CONSTANTS, **{k: np.asarray(v) for k, v in constants.items()}}
+    return save_model(folder, [*ROWS, *nodes], numbers, shape, element=element)
 
 
 def test_elements_by_the_place_of_their_row_and_a_column(tmp_path: Path) -> None:
@@ -164,3 +167,21 @@ def test_places_of_which_some_are_taken(tmp_path: Path) -> None:
         table=RNG.uniform(-1, 1, (5, 4)).astype(np.float32),
     )
     assert_agrees(path, X, RANGE)
+
+
+def test_one_number_is_written_into_each_row(tmp_path: Path) -> None:
+    """As BART moves its tokens by one place, and begins with a token of its own: of the batch, that is repeated."""
+    path = made(
+        tmp_path,
+        node("Unsqueeze", ["n", "back"], ["many"], name="many"),
+        node("Expand", ["four", "many"], ["fours"], name="fours"),
+        node("Identity", ["fours"], ["token"], name="token"),
+        node("Expand", ["one", "many"], ["columns"], name="columns"),
+        node("Unsqueeze", ["rows", "axis"], ["r"], name="r"),
+        node("Unsqueeze", ["columns", "axis"], ["c"], name="c"),
+        node("Concat", ["r", "c"], ["i"], name="i", axis=-1),
+        node("Reshape", ["token", "many"], ["t"], name="t"),
+        node("ScatterND", ["x", "i", "t"], ["y"]),
+        element=TensorProto.INT64,
+    )
+    assert_agrees(path, {"x": RNG.integers(-2, 3, (5, 4))}, RANGE)

@@ -96,6 +96,11 @@ def scatter_nd(state: Context, found: Values, node: ModelNode) -> bool:
     if shape[0] != BATCH or value.axis or fixed[..., 0].any() or (step[..., 0] != 1).any() or step[..., 1:].any():
         return False
     sizes = tuple(state.size(shape, axis, "an index") for axis in range(1, depth))
+    if (updates := found.get(node.input[2])) is not None and node.input[2] not in state.shapes:
+        numbers, steps = updates.both
+        if steps.any():
+            return False
+        _stored(state, node.input[2], numbers, updates.shape)
     flat = flat_places(state, fixed[..., 1:].reshape(-1, depth - 1), sizes)
     write(state, node, (BATCH,), (prod(sizes), *shape[depth:]), flat, node.settings)
     return True
