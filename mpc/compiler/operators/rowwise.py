@@ -15,10 +15,11 @@ import numpy as np
 
 from mpc.compiler.graph.graph import Shape, static
 from mpc.compiler.graph.writer import FIX_BATCH
+from mpc.compiler.operators import marked_places
 from mpc.compiler.operators.context import Context, ModelNode
 from mpc.compiler.operators.picked import Column
 from mpc.compiler.operators.rowwise_choices import gather, gather_nd, scatter_nd
-from mpc.compiler.operators.rowwise_values import Beside, Paired, Rowwise, Values
+from mpc.compiler.operators.rowwise_values import Beside, Marked, Paired, Rowwise, Values
 from mpc.compiler.operators.sizes import Rows, sizes_of
 from mpc.wires import BATCH, broadcast
 
@@ -33,8 +34,13 @@ def note(state: Context, found: Values, node: ModelNode) -> bool:
         return _range(state, found, node)
     if node.op_type in ("Expand", "ConstantOfShape") and node.input[0] not in found:
         return _constant(state, found, node)
+    if node.op_type == "NonZero":
+        return marked_places.begin(state, found, node)
     if found.keys().isdisjoint(node.input):
         return False
+    if any(isinstance(found.get(name), Marked) for name in node.input):
+        marked_places.follow(state, found, node)
+        return True
     handler = _HANDLERS.get(node.op_type)
     try:
         if handler is not None and handler(state, found, node):

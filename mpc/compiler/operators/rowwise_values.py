@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -64,6 +64,25 @@ class Paired(Rowwise):
     """
 
     columns: tuple[Column, ...]
+
+
+@dataclass(frozen=True)
+class Marked(Rowwise):
+    """The places that a secret mask marks, or what they choose; see `marked_places`.
+
+    Args:
+        shape: the mask's.
+        stage: what was made of them so far.
+        data: what they choose from.
+    """
+
+    mask: str
+    stage: str
+    data: str = ""
+
+    def next(self, stage: str, data: str = "") -> Marked:
+        """Return what one more node has made of them."""
+        return replace(self, stage=stage, data=data or self.data)
 
 
 Values = dict[str, Rowwise]
