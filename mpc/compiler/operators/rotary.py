@@ -15,7 +15,7 @@ from mpc.compiler.operators.registry import handles
 @handles("RotaryEmbedding")
 def rotary_embedding(state: Context, node: ModelNode, settings: Settings) -> None:
     x, cosines, sines, places = (*node.input, "")[:4]
-    _turned(state, x, (cosines, sines), places, settings, node.output[0])
+    turned(state, x, (cosines, sines), places, settings, node.output[0])
 
 
 @handles("RotaryEmbedding", domain=MICROSOFT)
@@ -28,11 +28,13 @@ def rotary_embedding_of_microsoft(state: Context, node: ModelNode, settings: Set
         number = state.size(shape, 1 if len(shape) == 3 else 2, "places")
         state.constants[name] = first + np.arange(number)[None]
         places = name
-    _turned(state, x, (cosines, sines), places, settings, node.output[0])
+    turned(state, x, (cosines, sines), places, settings, node.output[0])
 
 
-def _turned(state: Context, x: str, angles: tuple[str, str], places: str, settings: Settings, out: str) -> None:
-    """Write x, (b, heads, places, width) or (b, places, heads width), turned.
+def turned(
+    state: Context, x: str, angles: tuple[str, str], places: str, settings: Settings, out: str | None = None
+) -> str:
+    """Return x, (b, heads, places, width) or (b, places, heads width), turned.
 
     Args:
         angles: cosines and sines, a row a place: of places that are given, or (b, places, pairs).
@@ -41,19 +43,19 @@ def _turned(state: Context, x: str, angles: tuple[str, str], places: str, settin
     given = state.shapes[x]
     of = [_rows(state, name, places) for name in angles]
     pairs = state.size(_shape(state, of[0]), -1, "pairs")
-    turned = int(settings.get("rotary_embedding_dim", 0)) or 2 * pairs
+    number = int(settings.get("rotary_embedding_dim", 0)) or 2 * pairs
     if len(given) == 3:
         width = state.size(given, 2, "heads")
         heads = int(settings.get("num_heads", 0)) or width // (2 * pairs)
         x = state.transpose(state.reshape(x, (given[0], given[1], heads, width // heads)), (0, 2, 1, 3))
     width = state.size(state.shapes[x], 3, "heads")
-    if turned != 2 * pairs or turned > width:
+    if number != 2 * pairs or number > width:
         raise state.origin.refuse(
-            f"{pairs} angles for {turned} of {width} numbers of a head",
+            f"{pairs} angles for {number} of {width} numbers of a head",
             attribute="rotary_embedding_dim",
             remedy="give tables of cosines and sines with half as many columns as numbers are turned",
         )
-    order = np.arange(turned).reshape((pairs, 2) if settings.get("interleaved", 0) else (2, pairs))
+    order = np.arange(number).reshape((pairs, 2) if settings.get("interleaved", 0) else (2, pairs))
     left, right = order.T if settings.get("interleaved", 0) else order
     one, other = state.take(x, 3, left.tolist()), state.take(x, 3, right.tolist())
     cosine, sine = of
@@ -61,14 +63,14 @@ def _turned(state: Context, x: str, angles: tuple[str, str], places: str, settin
         state.sum((product(state, one, cosine), product(state, other, sine)), (1.0, -1.0)),
         state.sum((product(state, other, cosine), product(state, one, sine)), (1.0, 1.0)),
     ]
-    if turned < width:
-        parts.append(state.take(x, 3, range(turned, width)))
+    if number < width:
+        parts.append(state.take(x, 3, range(number, width)))
     found = state.concat(parts, 3)
     if settings.get("interleaved", 0):
-        found = state.take(found, 3, [*np.argsort([*left, *right]).tolist(), *range(turned, width)])
+        found = state.take(found, 3, [*np.argsort([*left, *right]).tolist(), *range(number, width)])
     if len(given) == 3:
         found = state.transpose(found, (0, 2, 1, 3))
-    state.reshape(found, given, out)
+    return state.reshape(found, given, out)
 
 
 def _rows(state: Context, table: str, places: str) -> str:
