@@ -136,6 +136,8 @@ def _part(state: Lowering, x: str, function: Node, moves: list[Node]) -> _Part |
         elif found.op == "relu":
             little += _UNITS * weight / float(state.values[found.writes].scale)
         elif found.op == "take":
+            if found.shape != tuple(shape):
+                return None  # laid out anew behind it
             moves.append(found)
             shape[found.of(Take).axis] = 1
         [name] = found.reads
@@ -146,7 +148,8 @@ def _part(state: Lowering, x: str, function: Node, moves: list[Node]) -> _Part |
         return _Part(1 / weight, (own + little) / weight)
     if found is None or found.op not in ("total", "maximum") or not _repeats(found, state.values[x], moves):
         return None
-    if found.op == "maximum" and found.of(Maximum).rectify and writers.get(x, found).reads == found.reads:
+    above, rectified = writers.get(x), found.op == "maximum" and found.of(Maximum).rectify
+    if rectified and above is not None and above.op == "relu" and above.reads == found.reads:
         own = 0.0
     else:
         own = _less(state, found.reads[0], x)
