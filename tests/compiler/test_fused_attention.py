@@ -169,3 +169,32 @@ def test_rotary_embeddings(ours: bool, turned: int, interleaved: int, tmp_path: 
         model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 3
         onnx.save(model, path)
     assert_agrees(path, feeds, {"x": (-1, 1)}, 1e-4)
+
+
+@pytest.mark.parametrize("secret", ["ids", "kinds", "at"])
+def test_embeddings_of_what_the_model_holds_already(secret: str, tmp_path: Path) -> None:
+    """Places that are a constant, as optimisers leave them, ended in a KeyError."""
+    whole = {
+        "ids": RNG.integers(0, WORDS, (1, PLACES)), "kinds": RNG.integers(0, 2, (1, PLACES)),
+        "at": np.arange(PLACES)[None, ::-1], "mask": MASKS["places"][1:2],
+    }  # fmt: skip
+    given = {name: value.astype(np.int32) for name, value in whole.items()}
+    feeds = {secret: given.pop(secret)}
+    constants = given | {
+        "words": drawn(WORDS, WIDTH), "places": drawn(9, WIDTH), "segments": drawn(2, WIDTH), "g": drawn(WIDTH),
+        "h": drawn(WIDTH), "w": drawn(WIDTH, 3 * WIDTH), "b": drawn(3 * WIDTH),
+    }  # fmt: skip
+    reads = ["ids", "kinds", "words", "places", "segments", "g", "h", "mask", *["at"] * (secret != "kinds")]
+    nodes = [
+        fused("EmbedLayerNormalization", reads, "x", "n", epsilon=1e-5, mask_index_type=1),
+        fused("Attention", ["x", "w", "b", "n"], num_heads=HEADS),
+    ]
+    assert_agrees(saved(tmp_path, nodes, constants, feeds), feeds, None, 1e-3)
+
+
+@pytest.mark.parametrize("mask", ["places", "lengths"])
+def test_a_mask_that_the_model_holds(mask: str, tmp_path: Path) -> None:
+    feeds, held = {"x": X[:1]}, MASKS[mask][1:2]
+    nodes = [fused("Attention", ["x", "w", "b", "mask"], num_heads=HEADS)]
+    constants = {"w": 2 * drawn(WIDTH, 3 * WIDTH), "b": drawn(3 * WIDTH), "mask": held}
+    assert_agrees(saved(tmp_path, nodes, constants, feeds), feeds, {"x": (-1, 1)}, 5e-4)

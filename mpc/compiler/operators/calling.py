@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from mpc.compiler.operators.context import Context, ModelNode
 from mpc.compiler.operators.registry import HANDLERS
 
@@ -24,4 +26,22 @@ def call(
     """
     name, given = state.fresh() if out is None else out, dict(settings)
     HANDLERS["ai.onnx", operator](state, ModelNode(operator, reads, (name,), read=lambda: given), given)
+    return name
+
+
+def rows_at(state: Context, table: str, places: str) -> str:
+    """Return the rows of a table at these places, (*places, *row); a constant, if both are.
+
+    A model's own lookup is computed before it is imported, if it is of constants; one inside an operator is not.
+    """
+    if not (state.is_constant(table) and state.is_constant(places)):
+        return call(state, "Gather", (table, places), None, {"axis": 0})
+    rows, name = state.constants[table], state.fresh()
+    taken = state.numbers(places, "the places").astype(np.int64)
+    if taken.size and not -len(rows) <= taken.min() <= taken.max() < len(rows):
+        raise state.origin.refuse(
+            f"a place outside the {len(rows)} rows of its table",
+            remedy=f"give places from {-len(rows)} to {len(rows) - 1}",
+        )
+    state.constants[name] = rows[taken]
     return name

@@ -9,7 +9,7 @@ import numpy as np
 from mpc.compiler.graph.graph import Shape
 from mpc.compiler.graph.hidden import Cut
 from mpc.compiler.operators.attention import masked_scores, scores_of
-from mpc.compiler.operators.calling import call
+from mpc.compiler.operators.calling import call, rows_at
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.masks import MASKED
 from mpc.compiler.operators.quantised import MICROSOFT
@@ -167,15 +167,15 @@ def _dequantised(state: Context, node: ModelNode) -> str:
 @handles("EmbedLayerNormalization", domain=MICROSOFT)
 def embed_layer_normalization(state: Context, node: ModelNode, settings: Settings) -> None:
     """Compute the normalised sum of the rows of words, of their places and perhaps of segments; count a mask's ones."""
-    total = call(state, "Gather", (node.input[2], node.input[0]), None, {"axis": 0})
+    total = state.value(rows_at(state, node.input[2], node.input[0]))
     if places := _given(node, 8):
-        total = call(state, "Add", (total, call(state, "Gather", (node.input[3], places), None, {"axis": 0})))
+        total = call(state, "Add", (total, rows_at(state, node.input[3], places)))
     else:
         rows, name = state.numbers(node.input[3], "its places"), state.fresh()
         state.constants[name] = rows[: state.size(state.shapes[total], 1, "places")]
         total = call(state, "Add", (total, name))
     if (segments := _given(node, 1)) and _given(node, 4):
-        total = call(state, "Add", (total, call(state, "Gather", (node.input[4], segments), None, {"axis": 0})))
+        total = call(state, "Add", (total, rows_at(state, node.input[4], segments)))
     reads = (total, node.input[5], node.input[6])
     settings = {"axis": -1, "epsilon": settings.get("epsilon", 1e-12)}
     call(state, "LayerNormalization", reads, node.output[0], settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mpc.compiler.graph.graph import Shape
-from mpc.compiler.operators.calling import call
+from mpc.compiler.operators.calling import rows_at
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import product
 from mpc.compiler.operators.quantised import MICROSOFT
@@ -75,11 +75,7 @@ def turned(
 
 def _rows(state: Context, table: str, places: str) -> str:
     """Return cosines or sines of each place, (b or 1, 1, places, pairs)."""
-    if places and state.is_constant(table) and state.is_constant(places):
-        rows = state.fresh()
-        state.constants[rows] = state.constants[table][state.constants[places].astype(np.int64)]
-    else:
-        rows = call(state, "Gather", (table, places), None, {"axis": 0}) if places else table
+    rows = rows_at(state, table, places) if places else table
     shape = _shape(state, rows)
     if len(shape) != 3:
         raise state.origin.refuse(
