@@ -9,6 +9,7 @@ import pytest
 from onnx import NodeProto, TensorProto, helper
 
 from mpc.compiler.compile import compile_model
+from mpc.errors import ModelError
 from tests.support.graphs import node, save_model
 from tests.support.models import assert_agrees, clear, plaintext
 
@@ -325,3 +326,21 @@ def test_a_mixture_of_shares_over_its_own_sum(keep: int, tmp_path: Path) -> None
     path = save_model(tmp_path, nodes, constants, ("batch", 3, 4))
     compiled = assert_agrees(path, {"x": x}, {"x": (-8, 8)}, tolerance=1e-4)
     assert not any("of reciprocal can be 0" in note for note in compiled.notes)
+
+
+@pytest.mark.parametrize("most", [8, 9, 12, 20])
+def test_what_counts_leave_is_refused_where_it_may_be_negative(most: int, tmp_path: Path) -> None:
+    """Each negative number counted as half a step, of the other sign; of far ones the parties had no bound."""
+    nodes = [
+        node("Cast", ["x"], ["real"], to=TensorProto.FLOAT),
+        node("Div", ["real", "eight"], ["share"], name="share"),
+        node("Sub", ["one", "share"], ["left"]),
+        node("Div", ["real", "left"], ["y"], name="quotient"),
+    ]
+    constants = {"eight": np.float32(8.0), "one": np.float32(1.0)}
+    path = save_model(tmp_path, nodes, constants, ("batch", 4), element=TensorProto.INT64)
+    if most == 8:
+        assert compile_model(path, {"x": (0, most)}).errors["y"] < 1e-3
+        return
+    with pytest.raises(ModelError, match="'quotient'.*defined above 0 only"):
+        compile_model(path, {"x": (0, most)})

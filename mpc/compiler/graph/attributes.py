@@ -248,12 +248,14 @@ class Function(Attributes):
     Args:
         hidden: where its values are zero instead.
         floor: what is smaller counts as about that, unless the argument has no room above it; None: nothing does.
+        positive: there is a floor only if bounds show that the argument is not negative by more than the floor.
     """
 
     name: Name
     parameters: Parameters = field(default_factory=dict)
     hidden: Hidden | None = None
     floor: float | None = None
+    positive: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

@@ -318,10 +318,11 @@ class Emitter(Writer):
         known: Ends | None = None,
         hidden: Hidden | None = None,
         floor: float | None = None,
+        positive: bool = False,
         **parameters: float,
     ) -> str:
         """Apply a key of `functions.FUNCTIONS` with its parameters, elementwise; see `Function`."""
-        taken = Function(name=name, parameters=parameters, known=known, hidden=hidden, floor=floor)
+        taken = Function(name=name, parameters=parameters, known=known, hidden=hidden, floor=floor, positive=positive)
         return self.emit("function", (x,), out, self.shapes[x], taken)
 
     def link(self, name: str, x: str, fraction: int, period: float, terms: int, reach: float, wall: float) -> str:

@@ -158,6 +158,8 @@ def _function(state: Lowering, node: Node) -> Value:
             state, x, hidden, lambda each: approximate.apply(state, each, taken.name, taken.parameters, finest)
         )
     floor = taken.floor
+    if taken.positive and floor is not None and x.reals[0] < -floor:
+        floor = None  # what is below it may be far below, where a series means nothing
     if taken.name == "reciprocal" and (more := quotients.raised(state, node)) is not None:
         x = more
     elif taken.name == "reciprocal" and (weights := pooled.unclipped(state, node)) is not None:

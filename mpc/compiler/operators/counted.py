@@ -18,7 +18,10 @@ _NEAR = 1e-4
 
 
 def inverse(state: Context, x: str) -> str | None:
-    """Return 1 / x of what counts leave, where 0 or less counts as a part of a step; None of other values.
+    """Return 1 / x of what counts leave, where 0 counts as a part of a step; None of other values.
+
+    What may be negative as far as bounds tell is refused as that of other values is, but of m - n of two counts, whose
+    bounds do not know of each other: there each negative number counts as a part of a step too, and a note says so.
 
     Of the step a plan, which parties see, has the power of two alone.
     """
@@ -37,7 +40,8 @@ def inverse(state: Context, x: str) -> str | None:
         name = node.reads[0]
     if name not in state.integral or _whole(weight) or not _whole(bias / weight):
         return None
-    return state.function("reciprocal", x, floor=2.0 ** math.floor(math.log2(abs(weight) / 2)))
+    floor = 2.0 ** math.floor(math.log2(abs(weight) / 2))
+    return state.function("reciprocal", x, floor=floor, positive=True)
 
 
 def _affine(node: Node) -> tuple[float, float] | None:
