@@ -344,3 +344,24 @@ def test_what_counts_leave_is_refused_where_it_may_be_negative(most: int, tmp_pa
         return
     with pytest.raises(ModelError, match="'quotient'.*defined above 0 only"):
         compile_model(path, {"x": (0, most)})
+
+
+@pytest.mark.parametrize("most", [2, 3, 5])
+def test_more_than_all_are_counted_within_bounds(most: int, tmp_path: Path) -> None:
+    """Of 20 marks over few others bounds fear -20; what is negative counts as half, and had left its wire's bound."""
+    nodes = [
+        node("ReduceSum", ["x", "last"], ["n"], name="n"),
+        node("Slice", ["x", "zero", "few", "last"], ["first"], name="first"),
+        node("ReduceSum", ["first", "last"], ["m"], name="m"),
+        node("Cast", ["n"], ["n_real"], name="n_real", to=TensorProto.FLOAT),
+        node("Cast", ["m"], ["m_real"], name="m_real", to=TensorProto.FLOAT),
+        node("Div", ["n_real", "m_real"], ["share"], name="share"),
+        node("Sub", ["one", "share"], ["left"]),
+        node("Div", ["m_real", "left"], ["y"], name="quotient"),
+    ]
+    constants = {
+        "last": np.array([1]), "zero": np.array([0]), "few": np.array([most]), "one": np.float32(1.0)
+    }  # fmt: skip
+    path = save_model(tmp_path, nodes, constants, ("batch", 20), element=TensorProto.INT64)
+    y = clear(compile_model(path, {"x": (0, 1)}), np.ones((2, 20), np.int64))
+    assert (y >= 0).all() and np.isfinite(y).all()

@@ -69,8 +69,9 @@ def apply(
         spread = 1 << (_ROOT_FRACTION - log2(x.scale))
         x = state.combine([x], [spread], x.shape, x.scale * spread)
     low, high = x.coarse
-    bottom, least, held = low, x.reals[0], ""
+    bottom, least, held, far = low, x.reals[0], "", False
     if floor is not None and low < floor < high / 2:
+        far = low < -high  # where no series of what is above the floor has room; octaves have
         x, held = _floored(x, floor)
         low, high = x.coarse
     if name == "reciprocal" and high < 0:
@@ -115,7 +116,7 @@ def apply(
     series, inside = _series(state, x, name, settings, function)
     off = max(series.whole_error, small_error(series, function, inside, finest))
     scaled = off / _unit_of_error(name, function, inside)
-    if scaled > TOLERANCE and normalise.possible(name) and not normalise.in_one_octave(x):
+    if (scaled > TOLERANCE or far) and normalise.possible(name) and not normalise.in_one_octave(x):
         inner = FUNCTIONS[name](**parameters)
         _note_ends(state, name, held, None if normalise.rises_from_zero(name, settings) else x)
 
