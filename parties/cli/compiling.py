@@ -98,7 +98,7 @@ def compile_for_data(
     shapes = _with_own(loaded, shapes, feeds)
     known = {**declared_ranges(loaded.model), **declared}
     wrong = misfits(loaded.model, feeds)
-    ids = indexing(loaded.model)
+    ids = indexing(loaded.model, feeds)
     given = {*known, *wrong, *ids}
     undeclared = {name: values for name, values in feeds.items() if name not in given and _measurable(values)}
     samples = feeds if len(feeds) == len(names) else {}

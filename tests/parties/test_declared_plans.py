@@ -82,3 +82,45 @@ def test_token_ids_have_the_tables_range_and_a_mask_beside_them_that_of_bits(
     assert ids.places == 40 and (mask.low, mask.high) == ((0,), (1,))
     said = capsys.readouterr().err
     assert "input 'mask'" in said and "0:1" in said and "'ids'" not in said
+
+
+def padded(folder: Path) -> Path:
+    """Sums over rows of a table that token ids choose, where an id is not 0."""
+    nodes = [
+        node("Gather", ["table", "ids"], ["rows"]),
+        node("Equal", ["ids", "zero"], ["padding"]),
+        node("Unsqueeze", ["padding", "last"], ["beside"]),
+        node("Where", ["beside", "nothing", "rows"], ["chosen"]),
+        node("ReduceSum", ["chosen", "one"], ["y"], keepdims=0),
+    ]
+    constants = {
+        "table": np.arange(80, dtype=np.float32).reshape(40, 2) / 80,
+        "nothing": np.array(0, np.float32),
+        "zero": np.array(0),
+        "last": np.array([-1]),
+        "one": np.array([1]),
+    }
+    made = helper.make_tensor_value_info
+    ends = [made("ids", TensorProto.INT64, ["n", 3])], [made("y", TensorProto.FLOAT, ["n", 2])]
+    tables = [numpy_helper.from_array(values, name) for name, values in constants.items()]
+    path = folder / "padded.onnx"
+    graph = helper.make_graph(nodes, "padded", *ends, tables)
+    path.write_bytes(
+        helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString()
+    )
+    return path
+
+
+def test_a_run_takes_the_inspected_plan_where_a_mask_is_made_of_the_ids(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever ids there are: one beyond the table is refused where it is entered, as it is of any such table."""
+    path = padded(tmp_path)
+    inspected = compile_model(path, {}).plan
+    assert inspected.inputs[0].places == 40
+    for ids in ([39, 1, 0], [120, 5, 0]):
+        feeds = {"ids": np.array([ids])}
+        assert compile_for_data(Display(), path, feeds, {}, {}, Roles()).plan.digest == inspected.digest
+    assert "no range is declared" not in capsys.readouterr().err
+    below = {"ids": np.array([[-40, 1, 0]])}
+    assert compile_for_data(Display(), path, below, {}, {}, Roles()).plan.digest != inspected.digest

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpc.compiler.graph.graph import End, Range, Shape
-from mpc.compiler.graph.writer import INTEGERS
+from mpc.compiler.graph.writer import INTEGERS, MAX_ELEMENTS, MAX_INDICES
+from mpc.compiler.onnx.protos import TYPES
 from mpc.errors import ModelError
 from mpc.wires import BATCH
 
@@ -154,24 +155,47 @@ def misfits(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray]) -> set[str
     return found
 
 
-def indexing(model: onnx.ModelProto) -> set[str]:
-    """Return inputs that do nothing but index tables of the model's weights, as token ids do: the range follows."""
-    tables = {table.name for table in model.graph.initializer}
+def indexing(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray] | None = None) -> set[str]:
+    """Return inputs that index tables of the model's weights, as token ids do: their range follows from the tables.
+
+    They do nothing else; or they are whole numbers that enter as places in the shortest table, whatever else reads
+    them: `ids != 0`, say.  Of these an array is needed, for its size, and one with a number below zero is none.
+    """
+    tables = {table.name: tuple(table.dims) for table in model.graph.initializer}
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
         for name in dict.fromkeys(node.input):
             readers.setdefault(name, []).append(node)
 
-    def only_indexes(name: str) -> bool:
-        return all(
-            node.op_type in _SIZES
-            or (node.op_type == "Gather" and node.input[0] in tables and node.input[1] == name)
-            or (node.op_type in _SHAPED and name not in node.input[1:] and only_indexes(node.output[0]))
-            for node in readers.get(name, [])
-        )
+    def rows_read(name: str) -> tuple[list[int], bool]:
+        found: list[int] = []
+        only = True
+        for node in readers.get(name, []):
+            if node.op_type == "Gather" and node.input[0] in tables and node.input[1] == name:
+                dims, axis = tables[node.input[0]], next((a.i for a in node.attribute if a.name == "axis"), 0)
+                found += [dims[axis]] if -len(dims) <= axis < len(dims) else []
+            elif node.op_type in _SHAPED and name not in node.input[1:]:
+                rows, alone = rows_read(node.output[0])
+                found, only = found + rows, only and alone
+            elif node.op_type not in _SIZES:
+                only = False
+        return found, only
 
-    found = {value.name for value in model.graph.input} & readers.keys()
-    return {name for name in found if any(node.op_type not in _SIZES for node in readers[name]) and only_indexes(name)}
+    def enters(value: onnx.ValueInfoProto, rows: Sequence[int]) -> bool:
+        values = (arrays or {}).get(value.name)
+        whole = TYPES.get(value.type.tensor_type.elem_type) in INTEGERS
+        if values is None or not whole or value.name in told or values.dtype.kind not in "iu" or not values.size:
+            return False
+        least = min(rows)
+        return least <= MAX_INDICES and least * values[:1].size <= MAX_ELEMENTS and values.min() >= 0
+
+    told = {value.name for value in model.graph.output}
+    found = set()
+    for value in model.graph.input:
+        rows, only = rows_read(value.name)
+        if rows and (only or enters(value, rows)):
+            found.add(value.name)
+    return found
 
 
 def within_table(declared: Range | None, rows: int) -> Range:
