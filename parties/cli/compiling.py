@@ -108,15 +108,20 @@ def compile_for_data(
         return compiled if wrong else noted(display, compiled)
     even = not any(map(uneven, undeclared.values()))
     fits = even and all(np.nanmax(np.abs(values)) <= DEFAULT_RANGE[1] for values in undeclared.values())
-    masked = bool(ids) and any(map(are_bits, undeclared.values()))
-    candidates: list[dict[str, Range]] = [{}] if fits and not masked else []
-    candidates += [suited_ranges(undeclared), ranges_around(undeclared, columns=True)]
+    masks = {name: (0.0, 1.0) for name, values in undeclared.items() if ids and _masks(values)}
+    candidates: list[dict[str, Range]] = [{}] if fits and not masks else []
+    candidates += [{**suited_ranges(undeclared), **masks}, {**ranges_around(undeclared, columns=True), **masks}]
     compiled, taken = _best(loaded, declared, candidates, roles, samples, shapes)
     if wrong:  # that is told when the data are checked, and nothing else of them is worth a word
         return compiled
     for name, around in taken.items():
         display.say(_told(name, around))
     return noted(display, _of_rows_entered(compiled))
+
+
+def _masks(values: np.ndarray) -> bool:
+    """Are these zeros and ones, as a mask has?  Of real numbers at least one is a one: zeros alone say nothing."""
+    return are_bits(values) or (bool(np.isin(values, (0, 1)).all()) and bool((values == 1).any()))
 
 
 def _of_rows_entered(compiled: Compiled) -> Compiled:

@@ -48,11 +48,11 @@ def test_rows_bound_what_has_no_proof_and_a_note_names_them(tmp_path: Path, caps
     assert "bounds rest on the rows that you enter" in said and "--calibrate" in said
 
 
-def reading(folder: Path) -> Path:
-    """Sums over rows of a table that token ids choose, where a mask is 1."""
+def reading(folder: Path, mask: int = TensorProto.INT64) -> Path:
+    """Sums over rows of a table that token ids choose, where a mask is 1; its type is chosen."""
     integers, real = TensorProto.INT64, TensorProto.FLOAT
     made = helper.make_tensor_value_info
-    ends = [made("ids", integers, ["n", 3]), made("mask", integers, ["n", 3])], [made("y", real, ["n", 2])]
+    ends = [made("ids", integers, ["n", 3]), made("mask", mask, ["n", 3])], [made("y", real, ["n", 2])]
     table = numpy_helper.from_array(np.arange(80, dtype=np.float32).reshape(40, 2) / 80, "table")
     nodes = [
         helper.make_node("Cast", ["ids"], ["whole"], to=integers),
@@ -71,11 +71,12 @@ def reading(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize(("element", "dtype"), [(TensorProto.INT64, np.int64), (TensorProto.FLOAT, np.float32)])
 def test_token_ids_have_the_tables_range_and_a_mask_beside_them_that_of_bits(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    element: int, dtype: type, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = reading(tmp_path)
-    feeds = {"ids": np.array([[39, 0, 1]]), "mask": np.array([[1, 1, 1]])}
+    path = reading(tmp_path, element)
+    feeds = {"ids": np.array([[39, 0, 1]]), "mask": np.array([[1, 1, 0]], dtype)}
     assert indexing(load_model(path)) == {"ids"}
     plan = compile_for_data(Display(), path, feeds, {}, {}, Roles()).plan
     ids, mask = plan.inputs
