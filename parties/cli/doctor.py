@@ -118,7 +118,10 @@ def _examine_process(
         return
     yield Finding(peer.name, True, f"{peer.address}, round trip {seconds(reach.round_trip_seconds)}")
     try:
-        reply = _describe(config, identity, peer, role)
+        reply = _describe(config, identity, peer, role, probe=role == "party")
+        asked = time.time()
+        clock = _describe(config, identity, peer, role).clock  # the first one waits for peers that are silent
+        skew = apart(clock, asked, time.time())
     except MpcError as error:
         yield Finding(f"{peer.name} answers", False, error.what, error.remedy or f"mpc logs {peer.name}{where}")
         return
@@ -128,7 +131,6 @@ def _examine_process(
     yield Finding(
         f"{peer.name} version", same, f"{reply.version}, protocol {reply.protocol}; here {mpc.__version__}", fix
     )
-    skew = abs(reply.clock - time.time())
     fix = "" if skew < _CLOCK_SKEW else "set both clocks by NTP"
     yield Finding(f"{peer.name} clock", skew < _CLOCK_SKEW, f"{skew:.1f} s apart", fix)
     if role == "party":
@@ -203,10 +205,17 @@ def _stock(name: str, reply: party_pb2.DescribeReply) -> Finding:
     return Finding(f"{name} stock", not full, found + size(reply.stock_limit), fix)
 
 
-def _describe(config: ClusterConfig, identity: Identity, peer: Peer, role: str) -> party_pb2.DescribeReply:
+def apart(clock: float, asked: float, answered: float) -> float:
+    """Return the seconds that a clock, read between two moments of the own one, is off by at least."""
+    return max(asked - clock, clock - answered, 0.0)
+
+
+def _describe(
+    config: ClusterConfig, identity: Identity, peer: Peer, role: str, probe: bool = False
+) -> party_pb2.DescribeReply:
     channel = connect(identity, peer.name, peer.address)
     make = provider_pb2_grpc.ProviderStub if role == "provider" else party_pb2_grpc.PartyStub
-    request = party_pb2.DescribeRequest(probe=role == "party")
+    request = party_pb2.DescribeRequest(probe=probe)
     try:
         reply: party_pb2.DescribeReply = make(channel).Describe(request, timeout=2 * config.deadlines.connect)
         return reply

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections import namedtuple
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -268,6 +269,28 @@ def test_doctor_sends_nobody_to_the_way_of_one_that_takes_connections_and_is_sil
             way = bad["party-0 -> party-1"].fix
             assert "have party-1 answer again" in way and "open the way" not in way
             assert ("kill -CONT 4711" in way) is bool(frozen)
+
+
+def test_doctor_counts_no_wait_as_a_difference_of_clocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A party that is asked waits for peers that are silent; its clock is none the worse for that."""
+    now, ahead = [1e9], [0.0]
+
+    def waits(*arguments: object) -> list[party_pb2.Reach]:
+        now[0] += 60
+        return []
+
+    def clock(offset: list[float]) -> SimpleNamespace:
+        return SimpleNamespace(**{**vars(time), "time": lambda: now[0] + offset[0]})
+
+    with InProcess(tmp_path, 2) as cluster:
+        config = cluster.client().config
+        monkeypatch.setattr(services, "probe_all", waits)
+        monkeypatch.setattr(services, "time", clock(ahead))
+        monkeypatch.setattr(doctor, "time", clock([0.0]))
+        for offset, ok in ((0.0, True), (45.0, False), (-45.0, False)):
+            ahead[0] = offset
+            found = {each.check: each for each in examine(config)}["party-0 clock"]
+            assert found.ok is ok and found.found == f"{abs(offset):.1f} s apart", found
 
 
 @pytest.mark.parametrize(
