@@ -34,13 +34,12 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
 
 def private_folder(folder: Path) -> None:
     """Make `folder` (and its parents) if it is not there; only its owner may enter it."""
+    what, remedy = "made", "choose a folder you may write to"
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        what, remedy = "changed", "let its disk be written to and the folder be your own, or choose another one"
         folder.chmod(0o700)
     except OSError as error:
         raise ConfigError(
-            f"folder {folder} cannot be made",
-            cause=error.strerror,
-            remedy="choose a folder you may write to",
-            local=True,
+            f"folder {folder} cannot be {what}", cause=error.strerror, remedy=remedy, local=True
         ) from None

@@ -161,7 +161,8 @@ def stop(layout: LocalLayout, grace: float = 10) -> list[str]:
         time.sleep(_POLL)
     for member in layout.members:
         pid_file(member.folder).unlink(missing_ok=True)
-        (member.data_dir / READY).unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that is read-only; what stays there is another process's, and says nothing
+            (member.data_dir / READY).unlink(missing_ok=True)
     _cut_lifeline(layout)
     return list(alive)
 

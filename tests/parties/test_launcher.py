@@ -26,6 +26,7 @@ import tomli_w
 from mpc.errors import ConfigError, UsageError
 from parties.config.load import load
 from parties.config.models import ClusterConfig, Limits, PartyConfig, PolicyConfig, ProviderConfig, TlsConfig
+from parties.disk import private_folder
 from parties.local import launcher
 from parties.local.launcher import revive, spread, start, status, stop
 from parties.local.layout import LocalLayout, Member, is_left_in_part
@@ -183,6 +184,26 @@ def test_creating_again_does_not_write_over_a_config_that_cannot_be_read(layout:
     with pytest.raises(ConfigError, match="unknown key log_lovel") as caught:
         LocalLayout.create(layout.folder, parties=2)
     assert "log_level" in (caught.value.remedy or "") and path.read_text() == text
+
+
+def test_a_data_folder_on_a_read_only_disk_is_told_in_words(
+    layout: LocalLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By who starts there, and by who stops what ended there, which has no error of its own."""
+
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    folder = layout.members[1].data_dir
+    with pytest.raises(ConfigError, match="cannot be changed") as caught:
+        private_folder(folder)
+    assert caught.value.cause == "Read-only file system" and "written to" in (caught.value.remedy or "")
+    unlink = Path.unlink
+    monkeypatch.setattr(
+        Path, "unlink", lambda path, **how: (refuse if path.name == lifeline.READY else unlink)(path, **how)
+    )
+    assert stop(layout) == []
 
 
 def test_a_clusters_id_is_in_every_config_and_stays(layout: LocalLayout) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 import tracemalloc
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,7 @@ import pytest
 
 from mpc import field as fp
 from mpc.encoding import encode_field
-from mpc.errors import InputError, IntegrityError, MpcError, PolicyError, SessionError
+from mpc.errors import ConfigError, InputError, IntegrityError, MpcError, PolicyError, SessionError
 from mpc.prg import expand_field
 from mpc.stored import BLOCK_ROWS
 from parties.agreed.objects import Manifest
@@ -27,6 +30,7 @@ from parties.local.layout import LocalLayout, Member
 from parties.local.processes import running
 from parties.party.ledger.sessions import Ledger
 from parties.party.vault import catalogue as rows
+from parties.party.vault import files
 from parties.party.vault.vault import Vault
 from parties.pb import data_pb2
 from tests.support.effort import patient
@@ -268,6 +272,28 @@ def test_a_disk_that_somebody_wrote_to_is_named(cluster: InProcess) -> None:
         database.execute("UPDATE data_blocks SET sealed = zeroblob(60)")
     with pytest.raises(IntegrityError, match="cannot be unwrapped"):
         vault.seed(whole.id, "age", 0)
+
+
+@pytest.mark.parametrize("place", ["open", "fsync"])
+def test_a_disk_that_takes_no_block_is_told_in_words_and_no_path_of_it(
+    cluster: InProcess, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left of what was begun, and once the disk takes it the same data can be put."""
+    vault, working = cluster.nodes[0].vault, getattr(os, place)
+
+    def refuse(what: str | int, *more: object) -> Any:
+        if place == "fsync" or str(what).endswith(files.SUFFIX):
+            raise OSError(errno.EROFS, "Read-only file system", str(vault.folder))
+        return working(what, *more)
+
+    client, said = cluster.client("hospital"), described(columns=(AGE,))
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "os", SimpleNamespace(**{**vars(os), place: refuse}))
+        with pytest.raises(ConfigError, match="cannot write data: Read-only file system") as caught:
+            put(client, said)
+    assert "check the disk" in (caught.value.remedy or "") and str(vault.folder) not in repr(caught.value)
+    assert not [*vault.folder.glob("*.block")]
+    assert put(client, described("others", columns=(AGE,))).version == 1
 
 
 def steps(cluster: InProcess, who: str, words: str) -> tuple[int, list[str]]:

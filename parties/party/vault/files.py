@@ -8,7 +8,8 @@ encrypted to; who reads the disk later, and knows the mask, is kept out by it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -18,8 +19,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from mpc.encoding import FIELD_BYTES, canonical, decode_field
-from mpc.errors import IntegrityError, PeerError
+from mpc.errors import ConfigError, IntegrityError, PeerError
 from mpc.prg import Seed
+from parties.telemetry import logger
 from parties.wire.pieces import room
 
 FRAME = 1 << 20
@@ -50,12 +52,18 @@ class BlockWriter:
         self._done = False
 
     def __enter__(self) -> Self:
-        self._file = os.fdopen(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with _writing(self._path):
+            self._file = os.fdopen(os.open(self._path, flags, 0o600), "wb")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
-        if not self._done:
+        if self._done:
+            self._file.close()
+            return
+        with suppress(OSError):  # the disk has failed already, and is told of
+            self._file.close()
+        with suppress(OSError):
             self._path.unlink(missing_ok=True)
 
     def write(self, pieces: Iterable[bytes | memoryview]) -> bytes:
@@ -64,6 +72,7 @@ class BlockWriter:
         Raises:
             PeerError: more or fewer bytes come.
             EncodingError: one of its elements is not below p.
+            ConfigError: the disk does not take them.
         """
         for piece in pieces:
             view = memoryview(piece)
@@ -78,8 +87,9 @@ class BlockWriter:
                     self._flush()
         if self._frames * FRAME + self._filled < self._size:
             raise PeerError(f"a block has fewer than its {self._size} bytes", peer=self._sender)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with _writing(self._path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
         return self._hash.digest()
 
     @property
@@ -91,12 +101,29 @@ class BlockWriter:
         frame = memoryview(self._frame)[: self._filled]
         decode_field(frame, (self._filled // FIELD_BYTES,))
         self._hash.update(frame)
-        self._file.write(self._cipher.encrypt(*_frame(self._name, self._frames, self._size, frame)))
+        sealed = self._cipher.encrypt(*_frame(self._name, self._frames, self._size, frame))
+        with _writing(self._path):
+            self._file.write(sealed)
         self._frames, self._filled = self._frames + 1, 0
 
     def keep(self) -> None:
         """Let the file stay: somebody has listed it."""
         self._done = True
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Errors of the disk: clients are told them, and so learn no path; the log has the folder."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        logger().error("data cannot be written", folder=path.parent, why=why)
+        raise ConfigError(
+            f"the party cannot write data: {why}",
+            cause="its disk is full or read-only, or its folder is somebody else's",
+            remedy="check the disk of that party; then try again",
+        ) from error
 
 
 def read_block(folder: Path, name: str, key: Seed, shape: tuple[int, ...], expected: bytes) -> np.ndarray:
