@@ -470,8 +470,14 @@ def test_an_owner_is_shown_what_is_asked_and_the_command_that_allows_it(tmp_path
             "mpc grant add hospital/patients --coordinator analyst --recipient analyst --epsilon 0.5 "
             "--epsilon-each 0.5 --uses 1"
         ]
+        used_up = [replace(each, state="approved", uses=1, used=1) for each in found.standings]
+        assert replace(found, standings=tuple(used_up)).grants(HOSPITAL) == []
         kept.grant(question=dp(Fraction(1, 2)), uses=1)
         kept.ask(noised_sum())
+        assert not Datasets(cluster.client(HOSPITAL)).requests()  # or its owner would be asked to pay twice
+        with pytest.raises(WaitingError):
+            kept.open(noised_sum())
+        assert [each.id for each in Datasets(cluster.client(HOSPITAL)).requests()] == [found.id]
         with pytest.raises(WaitingError):
             kept.open(above())
         exact = next(each for each in Datasets(cluster.client(HOSPITAL)).requests() if each.id != found.id)

@@ -72,7 +72,9 @@ class Requested:
         return (*self.request.lines, *(f"at        {each.party}: {each.text}" for each in self.standings))
 
     def grants(self, owner: str) -> list[str]:
-        """List the commands with which an owner would allow it; none where no command can."""
+        """List the commands with which an owner would allow it; none where no command can, or all of it is answered."""
+        if all(each.state == "approved" and each.used >= each.uses for each in self.standings):
+            return []
         names = [name for name in self.request.datasets if name.partition("/")[0] == owner]
         return [found for name in names if (found := _grant(self.request, name)) is not None]
 

@@ -148,6 +148,7 @@ class Consent:
         except MpcError as refusal:
             logger().info("a session was refused", coordinator=coordinator, why=str(refusal))
             raise
+        self.operator.settle(asked)
         return SessionConsent(self, asked)
 
     # -- owners' words

@@ -164,6 +164,18 @@ class Operator:
                 raise missing[0].error() from None
             raise
 
+    def settle(self, asked: Asked) -> None:
+        """Forget that a session waited for words, now that all of them are said: nobody is to say one twice."""
+        with self._ledger.reading() as database:
+            if not requests.has_waiting(database, asked.coordinator):
+                return
+        try:
+            request = self.request(asked).id
+        except PolicyError:  # what cannot be written down has not waited
+            return
+        with self._ledger.writing() as database:
+            requests.forget(database, request)
+
     def decide(self, request: str, uses: int, seconds: float, reason: str) -> bytes:
         """Write the operator's word down, durably; the new head of the audit chain.
 

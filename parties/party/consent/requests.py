@@ -212,6 +212,17 @@ def drop(database: sqlite3.Connection, now: float, request: str = "") -> None:
     database.execute("DELETE FROM consent_requests WHERE expires <= ? OR id = ?", (now, request))
 
 
+def forget(database: sqlite3.Connection, request: str) -> None:
+    """Forget a request that waited, now that no word is missing; an operator's word about it stays."""
+    database.execute("DELETE FROM consent_requests WHERE id = ? AND state = ?", (request, WAITING))
+
+
+def has_waiting(database: sqlite3.Connection, client: str) -> bool:
+    """Does a request of that client wait?"""
+    query = "SELECT 1 FROM consent_requests WHERE client = ? AND state = ? LIMIT 1"
+    return database.execute(query, (client, WAITING)).fetchone() is not None
+
+
 def has_expired(database: sqlite3.Connection, now: float) -> bool:
     """Is there a request to forget?"""
     return database.execute("SELECT 1 FROM consent_requests WHERE expires <= ? LIMIT 1", (now,)).fetchone() is not None
