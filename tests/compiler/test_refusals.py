@@ -32,11 +32,17 @@ def test_missing_file(tmp_path: Path) -> None:
     _refused(tmp_path / "none.onnx", "no model file", "none.onnx")
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"\x00" * 100, b"{}", b"\x08\x07" * 50, bytes(range(256))])
+@pytest.mark.parametrize("content", [b"hello", b"\x00" * 100, b"{}", b"\x08\x07" * 50, bytes(range(256))])
 def test_not_onnx(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
     _refused(path, "not a")
+
+
+def test_an_empty_file(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.touch()
+    _refused(path, "is empty", "export the model again")
 
 
 def test_truncated_and_bit_flipped_files_are_refused_or_compile(tmp_path: Path) -> None:

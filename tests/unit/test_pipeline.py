@@ -133,7 +133,8 @@ def test_a_checked_run_may_take_as_long_as_a_slow_link_needs_for_what_it_is_deal
     plan, seconds = small("relu").plan, list[float]()
     parties: Any = SimpleNamespace(
         config=SimpleNamespace(deadlines=SimpleNamespace(setup=60.0)),
-        start=lambda call, request, patience: seconds.append(patience),
+        start=lambda call, request, patience, together: seconds.append(patience),
+        together=object,
     )
     for each in (plan, plan.with_security("active")):
         prepare(parties, each, bytes(32), 1, 4096, 0)
