@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 from mpc.compiler.compile import compile_model
+from mpc.compiler.graph.graph import Range
 from mpc.errors import ModelError
 from tests.support.models import assert_agrees, plaintext
 from tests.support.tables import computed, save
@@ -226,3 +227,53 @@ def test_ranks_of_what_a_mask_makes_equal_are_sure(reader: str, tmp_path: Path) 
     assert compiled.errors["y"] < 1e-4 and not compiled.messages
     notes = compile_model(behind(tmp_path, "added", reader, -1e9), ranges).notes
     assert any("fewer numbers than are ranked" in note for note in notes)
+
+
+WHOLE = {"added": "far = Mul (marks, fill)\n s = Add (x, far)", "less one": FORMS["added"]}
+
+
+@pytest.mark.parametrize("reader", ["largest", "place"])
+@pytest.mark.parametrize("form", WHOLE)
+@pytest.mark.parametrize("ends", [(-1, 1), (0, 2), (-3, 0), (0, 1)])
+def test_whole_numbers_that_may_be_others_than_zero_and_one_are_no_mask(
+    ends: tuple[int, int], form: str, reader: str, tmp_path: Path
+) -> None:
+    """Of 0:2 nine maxima in ten were off by the mask's number, and nothing was said."""
+    rng, (low, high), fill = np.random.default_rng(7), ends, -(2.0**30)
+    out, read = READERS[reader]
+    text = ADDED.replace("TYPE", "int64").replace("OUT", out).replace("HIDDEN", WHOLE[form]).replace("READ", read)
+    found = onnx.parser.parse_model(text)
+    found.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(fill), "fill"))
+    marks = rng.integers(low, high + 1, (200, 6))
+    if ends == (0, 1):  # no row is hidden whole
+        marks[:, 0] = form == "less one"
+    feeds = {"x": rng.integers(-16, 17, (200, 6)).astype(np.float32) / 4, "m": marks}
+    [ours] = computed(compile_model(save(tmp_path, found), {"x": (-4.0, 4.0), "m": ends}), feeds)
+    right = feeds["x"].astype(np.float64) + (marks if form == "added" else 1 - marks) * fill
+    chosen = ours if reader == "largest" else np.take_along_axis(right, ours[:, None], 1)[:, 0]
+    np.testing.assert_allclose(chosen, right.max(axis=1), rtol=1e-6, atol=1e-3)
+
+
+@pytest.mark.parametrize("reader", ["power", "largest"])
+@pytest.mark.parametrize("ends", [(0, 2), None])
+def test_of_the_least_float_the_remedy_is_to_declare_a_mask(ends: Range | None, reader: str, tmp_path: Path) -> None:
+    """An exponential was taken twice for a 2, and its opposite for a number that hid."""
+    ranges: dict[str, Range] = {"x": (-4.0, 4.0)} | ({} if ends is None else {"m": ends})
+    with pytest.raises(ModelError, match="too large") as refused:
+        compile_model(behind(tmp_path, "added", reader, LEAST), ranges)
+    assert "0:1" in str(refused.value.remedy)
+
+
+@pytest.mark.parametrize(("made", "hides"), [("Mul (m, m)", True), ("Add (m, m)", False)])
+def test_what_zeros_and_ones_make_is_a_mask_if_it_is_zero_and_one_number(
+    made: str, hides: bool, tmp_path: Path
+) -> None:
+    text = ADDED.replace("marks = Cast <to = 1> (m)", f"made = {made}\n marks = Cast <to = 1> (made)")
+    form = "far = Mul (marks, fill)\n s = Add (x, far)"
+    out, read = READERS["place"]
+    changed = onnx.parser.parse_model(
+        text.replace("TYPE", "int64").replace("OUT", out).replace("HIDDEN", form).replace("READ", read)
+    )
+    changed.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(-1e9), "fill"))
+    compiled = compile_model(save(tmp_path, changed), {"x": (-4.0, 4.0), "m": (0, 1)})
+    assert any("a mask hides" in note for note in compiled.notes) == hides

@@ -44,7 +44,10 @@ from mpc.privacy.guarantee import guarantee
 Rule = Callable[[Lowering, Node], Value]
 
 _FAR = 1e10
-_NEARER = "a number that is nearer to zero and does the same (in a mask, -1e4 does for minus infinity)"
+_NEARER = (
+    "a number that is nearer to zero and does the same (in a mask, -1e4 does for minus infinity); or, if it multiplies "
+    "a mask of whole numbers, declare that these are 0 and 1 (--range NAME=0:1)"
+)
 
 
 @dataclass

@@ -161,6 +161,8 @@ class Signature:
             checked = within_table(checked, min(rows))
         if checked is not None and value.name in self._state.integral and np.min(checked[0]) >= 0:
             self._state.facts[value.name] = Natural()
+        if value.name in self._state.integral and self._is_bit(value.name, checked):
+            self._state.bits.add(value.name)
         if (size := self._entered_as_places(value.name, tuple(shape), checked)) > 0:
             return self._as_places(value.name, dtype, size, checked)
         given, within = GraphInput(value.name, tuple(shape), dtype, checked), checked or self._assumed.get(value.name)
@@ -177,6 +179,12 @@ class Signature:
             self._state.standing[value.name] = Standing(within, dtype, way)
             return replace(given, columns=way.columns, beyond=way.side)
         return given
+
+    def _is_bit(self, name: str, declared: Range | None) -> bool:
+        """Are whole numbers of an input in 0:1, as far as it is declared, or assumed?"""
+        lying = self._at_rest.get(name)
+        within = lying.range if lying is not None else declared or self._assumed.get(name)
+        return within is not None and np.min(within[0]) >= 0 and np.max(within[1]) <= 1
 
     def _entered_as_places(self, name: str, shape: Shape, declared: Range | None) -> int:
         """Return how many zeros and ones an input enters as that indexes constant tables; 0 if it enters as it is.

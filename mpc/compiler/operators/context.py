@@ -90,6 +90,7 @@ class Context(Emitter, ABC):
             them.  See `operators.masks`.
         floor: stands for what masks hide from a maximum, in the values that are floored; None: the model's own numbers
             do.  See `operators.maxima`.
+        bits: inputs of whole numbers that are declared as zeros and ones.
         decoded: values that recipients read as labels or dictionaries.
         facts: value -> what is known of it; see `operators.facts`.
         enterable: inputs whose numbers may be missing, with their ranges; at_rest: columns that may, of those that lie
@@ -118,6 +119,7 @@ class Context(Emitter, ABC):
         self.fills: dict[str, set[float]] = {}
         self.floor: float | None = None
         self.floored: set[str] = set()
+        self.bits: set[str] = set()
         self.constants: dict[str, np.ndarray] = {}
         self.decoded: dict[str, GraphOutput] = {}
         self.facts: dict[str, Fact] = {}

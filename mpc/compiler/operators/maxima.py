@@ -17,6 +17,7 @@ import numpy as np
 from mpc.compiler.graph.attributes import ArgMax, Attributes, Maximum, Round, Sum, Weighted
 from mpc.compiler.graph.graph import MOVES, Node
 from mpc.compiler.graph.hidden import Cut
+from mpc.compiler.operators.bits import are_bits, is_bit
 from mpc.compiler.operators.context import Context, ModelNode
 from mpc.compiler.operators.masks import LEAST_FACTOR, MASKED, cut_factor
 
@@ -146,7 +147,10 @@ def _side_of_scores(state: Context, out: str) -> float:
 
 
 def mask_factor(state: Context, x: str, factor: np.ndarray) -> tuple[float, np.ndarray] | None:
-    """Return what x is where it is not zero, if it is a mask, and what it then makes of a factor that hides by it."""
+    """Return what x is where it is not zero, if it is a mask, and what it then makes of a factor that hides by it.
+
+    Whole numbers are none unless it is known that what they are made of is zero or one.
+    """
     if not factor.size or not (np.abs(factor) > -LEAST_FACTOR).all() or (factor != factor.flat[0]).any():
         return None
     unit = _unit(state, state.value(x))
@@ -163,9 +167,12 @@ def note_mask(state: Context, x: str, factor: np.ndarray) -> None:
 
 
 def _unit(state: Context, x: str) -> float | None:
-    """Return the number beside zero that x is, if what it is made of is zero or one; None if it is never zero."""
+    """Return the number beside zero that x is, if what it is made of is zero or one; None if it is never zero, and of
+    whole numbers that may be others.
+    """
     writers, weight, bias = {node.writes: node for node in state.nodes}, 1.0, 0.0
-    while (node := writers.get(x)) is not None and len(node.reads) == 1:
+    whole = x in state.integral
+    while not is_bit(state, x) and (node := writers.get(x)) is not None and len(node.reads) == 1:
         taken = node.attributes
         if isinstance(taken, Weighted) and node.op == "scale":
             parts = [taken.weight, np.zeros(()) if taken.bias is None else np.asarray(taken.bias)]
@@ -180,6 +187,8 @@ def _unit(state: Context, x: str) -> float | None:
         bias += weight * float(parts[1].flat[0])
         weight *= float(parts[0].flat[0])
         [x] = node.reads
+    if whole and not are_bits(state, writers, x):
+        return None
     ends = [end for end in (bias, weight + bias) if end]
     return ends[0] if len(ends) == 1 else None
 
