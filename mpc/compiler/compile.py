@@ -230,12 +230,15 @@ def compile_model(
     numbers = None if noising.epsilon else {state.input for state in (states or {}).values()}
     undeclared: tuple[str, ...] = ()
     noted: tuple[str, ...] = ()
-    floor = UNKNOWN
+    floor, hidden, floored, unhidden, staying = UNKNOWN, *[frozenset[str]()] * 4
 
     def imported(change: Change | None = None) -> Graph:
-        nonlocal undeclared, noted
+        nonlocal undeclared, noted, floored, unhidden
         sums = bool(noising.epsilon)
-        graph = import_model(loaded, known, sizes, assumed, sums, needing, lying, numbers, secret, change, floor=floor)
+        graph = import_model(
+            loaded, known, sizes, assumed, sums, needing, lying, numbers, secret, change, floor=floor, kept=staying
+        )
+        floored, unhidden = graph.floored, graph.unhidden
         noted, graph.inputs = graph.notes, described(graph.inputs, lying)
         undeclared = tuple(given.name for given in graph.inputs if given.declared is None and given.name not in around)
         graph.inputs = [replace(given, declared=given.declared or assumed[given.name]) for given in graph.inputs]
@@ -243,10 +246,20 @@ def compile_model(
 
     while True:
         try:
-            found = compile_graph(imported(), roles, data, noising)
-            if found.reach is None or floor != UNKNOWN:
-                break
-            floor = below(found.reach)
+            graph = imported()
+            if floor == UNKNOWN:
+                hidden, near = floored, unhidden
+            else:
+                near = hidden - floored  # these numbers are nearer than what would stand for them
+            if not near:
+                found = compile_graph(graph, roles, data, noising)
+                if floor != UNKNOWN or not floored:
+                    break
+                if found.reach is not None:
+                    floor = below(found.reach)
+                    continue
+                near = floored
+            floor, staying = UNKNOWN, staying | near
         except ModelError as error:
             if error.attribute != INDISTINCT or error.node is None or error.node in needing:
                 raise

@@ -277,3 +277,68 @@ def test_what_zeros_and_ones_make_is_a_mask_if_it_is_zero_and_one_number(
     changed.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(-1e9), "fill"))
     compiled = compile_model(save(tmp_path, changed), {"x": (-4.0, 4.0), "m": (0, 1)})
     assert any("a mask hides" in note for note in compiled.notes) == hides
+
+
+@pytest.mark.parametrize("fill", [-1.1e6, -1.5e6, -2.2e6])
+@pytest.mark.parametrize("reader", ["largest", "place"])
+@pytest.mark.parametrize("form", ["added", "chosen, then added", "twice"])
+def test_an_added_number_that_is_not_far_stays(form: str, reader: str, fill: float, tmp_path: Path) -> None:
+    """Of values up to a million those stay larger that -1.1e6 is added to: eight maxima in a hundred were others.
+
+    So they do where something hides the rest by a number that is far.
+    """
+    twice = "low = Less (x, half)\n far = Mul (pad, fill)\n near = Add (x, far)\n s = Where (low, least, near)"
+    out, read = READERS[reader]
+    text = ADDED.replace("TYPE", "int64").replace("OUT", out).replace("READ", read)
+    text = text.replace("HIDDEN", FORMS.get(form, twice))
+    found, feeds = onnx.parser.parse_model(text), rows(least=0)
+    for name, value in (("fill", fill), ("half", -5e5), ("least", LEAST)):
+        found.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(value), name))
+    feeds["x"] = np.rint(feeds["x"] * 2.5e5).astype(np.float32)
+    feeds["x"][:, 0] = np.abs(feeds["x"][:, 0])
+    ranges = {"x": (-1e6, 1e6), "m": (0, 1)}
+    assert_agrees(save(tmp_path, found), feeds, ranges, tolerance=1.0)
+
+
+ALONE = """<ir_version: 8, opset_import: ["": 18]>
+alone (float[batch, 2, 3] x, int64[batch, 2, 3] m) => (float[batch, 3] z)
+<float one = {1}, float fill = {-1e9}, int64[1] first = {0}, int64[1] second = {1}, int64[0] none = {}>
+{
+    marks = Cast <to = 1> (m)
+    pad = Sub (one, marks)
+    where = Cast <to = 9> (pad)
+    h = Where (where, fill, x)
+    t = PASSED
+    READ
+}
+"""
+OF_ONE = {
+    "pooled": "MaxPool <kernel_shape = [1]> (h)",
+    "over no axis": "ReduceMax <noop_with_empty_axes = 1> (h, none)",
+}
+TURNED = {
+    "least": "u = Neg (t)\n v = Relu (u)\n z = ReduceMin <keepdims = 0> (v, second)",
+    "opposite": "u = Neg (t)\n z = ReduceMax <keepdims = 0> (u, second)",
+    "beside another": """u = Neg (t)
+        v = Where (where, fill, u)
+        w = ReduceMax <keepdims = 0> (v, second)
+        s = Sign (t)
+        q = ReduceMax <keepdims = 0> (s, second)
+        z = Add (w, q)""",
+    "whole": "u = Cast <to = 7> (h)\n v = Cast <to = 1> (u)\n z = ReduceMax <keepdims = 0> (v, second)",
+}
+
+
+@pytest.mark.parametrize("read", TURNED)
+@pytest.mark.parametrize("passed", OF_ONE)
+def test_a_maximum_of_one_number_hides_nothing(passed: str, read: str, tmp_path: Path) -> None:
+    """What a mask hides became 0 then, and a half of the results were others."""
+    text = ALONE.replace("PASSED", OF_ONE[passed]).replace("READ", TURNED[read])
+    rng = np.random.default_rng(2)
+    marks = rng.integers(0, 2, (100, 2, 3))
+    marks[:, 0] = 1
+    feeds = {"x": rng.uniform(-4.0, -1.0, (100, 2, 3)).astype(np.float32), "m": marks}
+    ranges = {"x": (-4.0, 4.0), "m": (0, 1)}
+    path = save(tmp_path, onnx.parser.parse_model(text))
+    compiled = compile_model(path, ranges)
+    np.testing.assert_allclose(computed(compiled, feeds)[0], plaintext(path, feeds)[0], rtol=1e-5, atol=1e-4)

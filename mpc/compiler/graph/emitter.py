@@ -334,5 +334,6 @@ class Emitter(Writer):
         """Find the largest over the last axis, which stays with size 1, of what is not hidden; see `Maximum`."""
         shape = self.shapes[x]
         if self.size(shape, -1, "a maximum") == 1:
+            self.alone.add(x)
             return self.reshape(x, shape, out)
         return self.emit("maximum", (x,), out, (*shape[:-1], 1), Maximum(hidden=hidden, cut=cut))

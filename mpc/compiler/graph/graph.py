@@ -222,12 +222,20 @@ class GraphOutput:
 
 @dataclass
 class Graph:
-    """Nodes in topological order; they stay as they are once somebody has asked who reads or writes a value."""
+    """Nodes in topological order; they stay as they are once somebody has asked who reads or writes a value.
+
+    Args:
+        floored: values in which something stands for what masks hide, as they were imported; unhidden: those of them
+            of which no comparison would note how large others are, or that pass where one number is compared with none.
+            See `operators.maxima`.
+    """
 
     inputs: list[GraphInput]
     nodes: list[Node]
     outputs: list[GraphOutput]
     notes: tuple[str, ...] = ()
+    floored: frozenset[str] = frozenset()
+    unhidden: frozenset[str] = frozenset()
 
     def readers(self, value: str) -> Iterator[Node]:
         """Yield the nodes that read a value."""

@@ -41,6 +41,7 @@ class Writer:
         origin: the node of the model that is being imported.
         told: the parties may be told its constants.
         notes: what the model's owner should know of its operators.
+        alone: values of which the largest of one is asked, which is nothing to be found.
     """
 
     def __init__(self) -> None:
@@ -50,6 +51,7 @@ class Writer:
         self.origin = Origin("", "")
         self.told = False
         self.notes = Notes()
+        self.alone: set[str] = set()
         self._fresh = 0
         self._reserved: set[str] = set()
 

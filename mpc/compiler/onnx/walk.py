@@ -64,6 +64,7 @@ class Importer(Context):
         change: Change | None = None,
         skips: bool = True,
         floor: float | None = None,
+        kept: Collection[str] = (),
     ) -> None:
         opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
         readers: dict[str, list[ModelNode]] = {}
@@ -72,7 +73,7 @@ class Importer(Context):
         revealed = frozenset(value.name for value in model.graph.output)
         super().__init__(opsets.get("ai.onnx", OLDEST_OPSET), opsets, readers, revealed)
         self.sums_rows, self.rounds, self.skips = sums_rows, rounds_quantised(model), skips
-        self.floor = floor
+        self.floor, self.kept = floor, kept
         self._inlined: list[tuple[int, onnx.NodeProto]] = []
         self._rowwise: dict[str, Rowwise] = {}
         self._split, self._told_around, self._change = Split(model, secret), True, change
@@ -153,8 +154,10 @@ class Importer(Context):
         for index, node in enumerate(model.graph.node):
             self._node(index, node)
         outputs = [self._signature.output(value) for value in model.graph.output]
-        graph = marked(Graph([*inputs, *self.marking], noted(self.nodes, self.floored), outputs), self.aware)
-        return replace(graph, notes=tuple(self.notes.told()))
+        nodes, unhidden = noted(self.nodes, self.floored, self.alone)
+        graph = marked(Graph([*inputs, *self.marking], nodes, outputs), self.aware)
+        notes = tuple(self.notes.told())
+        return replace(graph, notes=notes, floored=frozenset(self.floored), unhidden=unhidden)
 
     def _store(self, graph: onnx.GraphProto, of: onnx.GraphProto | None = None) -> None:
         """Take in the constants of a graph, which may be a copy of another whose names are the model's."""
@@ -313,6 +316,7 @@ def import_model(
     change: Change | None = None,
     skips: bool = True,
     floor: float | None = None,
+    kept: Collection[str] = (),
 ) -> Graph:
     """Return the graph of a checked model.
 
@@ -328,11 +332,12 @@ def import_model(
         change: makes other numbers of those that are themselves secret.
         skips: what constants hide from a softmax is left out of it.
         floor: stands for what masks hide from a maximum; see `operators.maxima`; None: what the model has.
+        kept: values in which what the model has stays in any case.
     """
     known = declared_ranges(model)
     known.update(ranges or {})
     settings: dict[str, Any] = {"sums_rows": sums_rows, "at_rest": at_rest, "numbers": numbers, "secret": secret}
-    settings.update(change=change, skips=skips, floor=floor)
+    settings.update(change=change, skips=skips, floor=floor, kept=kept)
     importer = Importer(model, shapes or {}, assumed or {}, **settings)
     graph = importer.run(model, known)
     found = ways(importer, graph, needing)

@@ -7,7 +7,7 @@ Handlers are given a `Context` and a `ModelNode`.  Neither knows how a model is 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -89,7 +89,7 @@ class Context(Emitter, ABC):
             closer to zero; fills: values in which masks have put numbers -> these, as the model has
             them.  See `operators.masks`.
         floor: stands for what masks hide from a maximum, in the values that are floored; None: the model's own numbers
-            do.  See `operators.maxima`.
+            do; kept: values that hold these in any case.  See `operators.maxima`.
         bits: inputs of whole numbers that are declared as zeros and ones.
         decoded: values that recipients read as labels or dictionaries.
         facts: value -> what is known of it; see `operators.facts`.
@@ -119,6 +119,7 @@ class Context(Emitter, ABC):
         self.fills: dict[str, set[float]] = {}
         self.floor: float | None = None
         self.floored: set[str] = set()
+        self.kept: Collection[str] = ()
         self.bits: set[str] = set()
         self.constants: dict[str, np.ndarray] = {}
         self.decoded: dict[str, GraphOutput] = {}

@@ -28,6 +28,8 @@ FAR = 1e11
 _LEAST = 2.0**-10
 _BESIDE = 2.5
 """How much farther a number is that is added to what it hides: this may be as large as others are small."""
+_CARRY = ("fit", "multiply", "scale", "sum", "whole")
+"""Nodes that hand on what masks have put into what they read, as those do that readers on its way become."""
 _ONWARD = {"Cast", "Expand", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
 
 
@@ -94,7 +96,7 @@ _READERS = {
 
 def floored(state: Context, values: np.ndarray, out: str) -> np.ndarray:
     """Return what stands for masked numbers, if maxima alone read the value that holds them; else these."""
-    if state.floor is None or not (np.abs(values) > -MASKED).all():
+    if state.floor is None or out in state.kept or not (np.abs(values) > -MASKED).all():
         return values
     found = hiding(state, out)
     if found is None or not _is_below(state, found, values):
@@ -122,7 +124,9 @@ def hiding_factor(state: Context, x: str, factor: np.ndarray, out: str) -> np.nd
             f"where a mask leaves fewer numbers than are ranked, those that it hides are in their own order here, and "
             f"in the model in what float32 leaves of it beside {fill:.3g}: do not use these ranks"
         )
-    if state.floor is None or found is None or not found.added or not _is_below(state, found, fill):
+    if state.floor is None or out in state.kept or found is None or not found.added:
+        return factor
+    if not _is_below(state, found, fill):
         return factor
     state.floored.add(out)
     note_mask(state, x, factor)
@@ -197,7 +201,9 @@ def _is_below(state: Context, found: Hiding, values: np.ndarray) -> bool:
     """Do these numbers hide, and are they farther than what would stand for them, as far as that is known?"""
     if not found.hides(values):
         return False
-    return state.floor is None or state.floor == UNKNOWN or bool((found.side * values <= state.floor).all())
+    if state.floor is None or state.floor == UNKNOWN:
+        return True
+    return bool((found.side * values <= found.side * found.stands(state.floor)).all())
 
 
 def _note_rows(state: Context, found: Hiding, values: np.ndarray) -> None:
@@ -271,27 +277,35 @@ def _behind(state: Context, reader: ModelNode, name: str) -> Hiding | None:
     return replace(found, side=side, beside=found.beside or beside, added=found.added or beside, turned=turned)
 
 
-def noted(nodes: Sequence[Node], names: set[str]) -> list[Node]:
-    """Return nodes of which those that compare say that masks have put numbers among what they compare."""
-    writers = {node.writes: node for node in nodes}
+def noted(nodes: Sequence[Node], names: set[str], alone: set[str]) -> tuple[list[Node], frozenset[str]]:
+    """Return nodes of which those that compare say that masks have put numbers among what they compare.
 
-    def is_floored(name: str) -> bool:
+    Also return the names of which this does not tell how large others are, or that are among values that are compared
+    with nothing, since they are alone: these hide nothing, and what is behind them may turn them over.
+    """
+    writers, compared = {node.writes: node for node in nodes}, set[str]()
+
+    def behind(name: str) -> set[str]:
         left, seen = [name], {name}
         while left:
-            name = left.pop()
-            if name in names:
-                return True
-            if (node := writers.get(name)) is not None and (node.op in MOVES or node.op in ("scale", "sum")):
+            if (node := writers.get(left.pop())) is not None and (node.op in MOVES or node.op in _CARRY):
                 left += [read for read in node.reads if read not in seen]
                 seen.update(node.reads)
-        return False
+        return seen & names
+
+    def is_floored(name: str) -> bool:
+        found = behind(name)
+        compared.update(found)
+        return bool(found)
 
     def marked(node: Node) -> Attributes:
         taken = node.attributes
         return replace(taken, floored=True) if isinstance(taken, ArgMax | Maximum | Round) else taken
 
     wanted = ("maximum", "argmax", "round") if names else ()
-    return [
+    marks = [
         replace(node, attributes=marked(node)) if node.op in wanted and is_floored(node.reads[0]) else node
         for node in nodes
     ]
+    lost = set[str]().union(*(behind(name) for name in alone)) if names else set[str]()
+    return marks, frozenset(names - compared | lost)

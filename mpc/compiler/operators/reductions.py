@@ -45,6 +45,7 @@ def reduce(state: Context, node: ModelNode, settings: Settings) -> None:
     x = state.value(node.input[0])
     axes = _reduced(state, node, settings, x)
     if axes is None:
+        state.alone.add(x)
         state.alias(node.output[0], x)
         return
     shape, keep = state.shapes[x], bool(settings.get("keepdims", 1))
