@@ -342,3 +342,18 @@ def test_a_maximum_of_one_number_hides_nothing(passed: str, read: str, tmp_path:
     path = save(tmp_path, onnx.parser.parse_model(text))
     compiled = compile_model(path, ranges)
     np.testing.assert_allclose(computed(compiled, feeds)[0], plaintext(path, feeds)[0], rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "ends"), [("int64", (-4, 4)), ("int64", (-8, -4)), ("float", (-8.0, -4.0))])
+def test_the_least_of_a_range_is_not_as_small_as_what_is_hidden(kind: str, ends: Range, tmp_path: Path) -> None:
+    """Of rows that had nothing else four in ten had the place of a hidden number before it."""
+    text = ADDED.replace("6] x", "6] given").replace("float[batch, 6] g", f"{kind}[batch, 6] g")
+    text = text.replace("marks =", "x = Cast <to = 1> (given)\n marks =").replace("TYPE", "int64")
+    out, read = READERS["place"]
+    found = onnx.parser.parse_model(
+        text.replace("OUT", out).replace("HIDDEN", FORMS["in its place"]).replace("READ", read)
+    )
+    found.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(-1e9), "fill"))
+    feeds = rows(least=1)
+    feeds["given"] = np.full_like(feeds.pop("x"), ends[0]).astype("float32" if kind == "float" else kind)
+    assert_agrees(save(tmp_path, found), feeds, {"given": ends, "m": (0, 1)})

@@ -26,6 +26,8 @@ UNKNOWN = 0.0
 FAR = 1e11
 """No wire has room for such numbers beside others that keep their digits; up to it, it has."""
 _LEAST = 2.0**-10
+_APART = 1 + 2.0**-6
+"""By how much what stands for hidden numbers is farther than all others: of equal ones the first place is found."""
 _BESIDE = 2.5
 """How much farther a number is that is added to what it hides: this may be as large as others are small."""
 _CARRY = ("fit", "multiply", "scale", "sum", "whole")
@@ -227,10 +229,10 @@ def _note_rows(state: Context, found: Hiding, values: np.ndarray) -> None:
 
 
 def below(reach: float) -> float:
-    """Return the number that stands for what masks hide beside values of a size: parties see no more of that size in a
-    plan than the length of a wire.
+    """Return the number that stands for what masks hide beside values of a size, and is no value itself: parties see no
+    more of that size in a plan than the length of a wire.
     """
-    return -(2.0 ** math.ceil(math.log2(max(reach, _LEAST))))
+    return -(2.0 ** math.ceil(math.log2(max(reach * _APART, _LEAST))))
 
 
 def hiding(state: Context, name: str) -> Hiding | None:
