@@ -121,6 +121,23 @@ def fit(
     return next(series for series in best if series.whole_error <= 1.3 * least)
 
 
+def at_whole_numbers(function: Callable[[np.ndarray], np.ndarray], low: int, high: int, period: int) -> Series:
+    """Return the series that is exact on low, low + 1, ... high, and means nothing between them.
+
+    Args:
+        period: even, and larger than high - low.  Where it is larger by more than one, values go back on a line.
+    """
+    x = np.arange(low, low + period)
+    values = function(np.minimum(x, high).astype(np.float64))
+    back = np.maximum(x - high, 0) / (low + period - high)
+    angles = 2 * np.pi / period * np.outer(np.arange(1, period // 2 + 1), x)
+    target = values + back * (values[0] - values)
+    parts = 2 / period * np.stack([np.cos(angles), np.sin(angles)]) @ target
+    parts[:, -1] *= (0.5, 0.0)  # the fastest cosine is 1 or -1 at whole numbers, and its sine 0
+    constant = _without_last_bits(float(target.mean()), np.abs(parts).max())
+    return Series(float(period), constant, parts[0], parts[1], 0.0)
+
+
 @cache
 @_on_one_thread
 def wide(name: str, parameters: Parameters, period: float, terms: int, reach: float, wall: float = 0.0) -> Series:

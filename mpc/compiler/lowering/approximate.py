@@ -28,7 +28,7 @@ from mpc.compiler.lowering.fitted import (
     too_wide,
 )
 from mpc.compiler.lowering.scales import log2
-from mpc.compiler.series import Series, fit
+from mpc.compiler.series import Series, at_whole_numbers, fit
 
 TOLERANCE = 2e-5
 """What a series may be off by, beside the largest value of the function; 1 at least."""
@@ -52,6 +52,13 @@ _FINEST_WAVE, _COARSEST_WAVE = 30, 16
 """Fractional bits of a long argument that is shortened for that."""
 _DEEPEST_WHOLE = 24
 """Bits of a coarse argument, whole numbers say, that has room for fractional bits."""
+_MOST_COUNTED = 64
+"""The largest whole number of which an inverse is found by a series that is exact at whole numbers."""
+_LEAST_PERIOD = 4
+_WHOLE_WINDOW = 30
+"""Bits of a period of that series, in units of its argument."""
+_WHOLE_BITS = 44
+"""Fractional bits of its result."""
 
 
 def apply(
@@ -65,6 +72,8 @@ def apply(
     """
     settings: Parameters = tuple(sorted(parameters.items()))
     function = FUNCTIONS[name](**parameters)
+    if name == "reciprocal" and x.scale == 1 and 1 <= x.coarse[0] and x.coarse[1] <= _MOST_COUNTED:
+        return _of_whole_numbers(state, x, function)
     if log2(x.scale) < _ROOT_FRACTION and x.wire.bits <= _DEEPEST_WHOLE:  # whole numbers, say: digits cost nothing
         spread = 1 << (_ROOT_FRACTION - log2(x.scale))
         x = state.combine([x], [spread], x.shape, x.scale * spread)
@@ -168,6 +177,18 @@ def _wave(state: Lowering, x: Value, name: str, function: Function, turn: _Turn,
     cosine, sine = _WAVES[name]
     series = Series(2 * math.pi, 0.0, np.array([cosine]), np.array([sine]), _PHASE)
     return evaluate(state, x, function, series, x.coarse, bits_of(finest), True, (turn.factor, turn.window))
+
+
+def _of_whole_numbers(state: Lowering, x: Value, function: Function) -> Value:
+    """Return f(x) of few whole numbers, as counts are: by a series of as many values, which needs to fit nothing else.
+
+    A sum of so many values is multiplied by the inverse of a count, and with it what the inverse is off by.
+    """
+    low, high = math.floor(x.coarse[0]), math.ceil(x.coarse[1])
+    period = max(_LEAST_PERIOD, 1 << (high - low).bit_length())
+    series = at_whole_numbers(function.value, low, high, period)
+    turn = (1 << _WHOLE_WINDOW) // period, _WHOLE_WINDOW
+    return evaluate(state, x, function, series, (float(low), float(high)), _WHOLE_BITS, turn=turn)
 
 
 def _squared(state: Lowering, x: Value) -> Value:
