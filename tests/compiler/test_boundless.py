@@ -112,3 +112,57 @@ def test_an_exponential_is_0_where_a_mask_hides_its_argument(
     path = save_model(tmp_path, used, {name: constants[name] for name in constants if name in read}, SHAPE)
     compiled = assert_agrees(path, X, {"x": RANGE})
     assert compiled.errors["y"] < 1e-3
+
+
+LEAST = np.finfo(np.float32).min
+MASK = node("Greater", ["x", "half"], ["m"], name="hidden")
+NUMBERS = {"half": np.float32(0.5), "zero": np.float32(0), "fill": LEAST}
+WAYS = {
+    "kept": [node("Where", ["m", "x", "fill"], ["w"])],
+    "replaced": [node("Where", ["m", "fill", "x"], ["w"])],
+    "two constants": [node("Where", ["m", "zero", "fill"], ["w"])],
+    "twice": [
+        node("Where", ["m", "x", "fill"], ["v"], name="inner"),
+        node("Greater", ["x", "zero"], ["n"], name="more"),
+        node("Where", ["n", "v", "zero"], ["w"]),
+    ],
+}
+
+
+@pytest.mark.parametrize("operator", ["Less", "LessOrEqual", "Greater", "GreaterOrEqual"])
+@pytest.mark.parametrize("way", WAYS)
+def test_what_a_condition_put_there_is_found_by_it(way: str, operator: str, tmp_path: Path) -> None:
+    levels = np.array([LEAST, LEAST / 2, -np.inf, -LEAST], np.float32)
+    last = [node(operator, ["w", "level"], ["bit"]), node("Cast", ["bit"], ["y"], to=1)]
+    path = save_model(tmp_path, [MASK, *WAYS[way], *last], {**NUMBERS, "level": levels}, SHAPE)
+    assert_agrees(path, X, {"x": RANGE})
+
+
+def test_a_public_choice_is_found_by_it(tmp_path: Path) -> None:
+    nodes = [node("Where", ["m", "x", "fill"], ["w"]), node("LessOrEqual", ["w", "fill"], ["bit"])]
+    constants = {"m": np.array([True, False, True, False]), "fill": np.float32(LEAST)}
+    path = save_model(tmp_path, [*nodes, node("Cast", ["bit"], ["y"], to=1)], constants, SHAPE)
+    assert_agrees(path, X, {"x": RANGE})
+
+
+def test_a_mask_found_by_half_the_least_number_hides_from_a_softmax(tmp_path: Path) -> None:
+    last = [
+        node("Less", ["w", "level"], ["bit"]),
+        node("Where", ["bit", "fill", "x"], ["scores"], name="mask"),
+        node("Softmax", ["scores"], ["y"], axis=-1),
+    ]
+    nodes, level = [MASK, *WAYS["two constants"], *last], np.float32(LEAST / 2)
+    path = save_model(tmp_path, nodes, {**NUMBERS, "level": level}, SHAPE)
+    seen = X["x"][(X["x"] > 0.5).any(axis=-1).all(axis=-1)]
+    assert_agrees(path, {"x": seen}, {"x": RANGE})
+
+
+@pytest.mark.parametrize("between", ["Neg", "Add", "Transpose"])
+def test_a_value_that_holds_such_numbers_otherwise_is_not_compared_with_them(between: str, tmp_path: Path) -> None:
+    reads = ["w", "x"] if between == "Add" else ["w"]
+    last = [node("Less", ["v", "level"], ["bit"], name="far"), node("Cast", ["bit"], ["y"], to=1)]
+    nodes, level = [MASK, *WAYS["kept"], node(between, reads, ["v"]), *last], np.float32(LEAST / 2)
+    path = save_model(tmp_path, nodes, {**NUMBERS, "level": level}, SHAPE)
+    with pytest.raises(ModelError, match="may hold such numbers") as refused:
+        compile_model(path, RANGE)
+    assert "node 'far'" in str(refused.value)

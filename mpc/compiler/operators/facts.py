@@ -24,6 +24,19 @@ class Never:
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """A value of which a condition chooses parts that are no smaller than any wire holds, as masks put them.
+
+    Args:
+        first, second: what it is where the condition is true, and where it is false.
+    """
+
+    condition: str
+    first: str
+    second: str
+
+
+@dataclass(frozen=True)
 class Natural:
     """A whole number that is not negative."""
 
@@ -270,6 +283,7 @@ class Standing:
 Fact = (
     Place
     | Never
+    | Chosen
     | Natural
     | Truncated
     | Clipped

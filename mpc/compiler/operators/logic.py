@@ -9,7 +9,7 @@ import numpy as np
 from mpc.compiler.functions import LINEAR_FROM
 from mpc.compiler.graph.attributes import Constant
 from mpc.compiler.graph.graph import HALF_STEP, MOVES
-from mpc.compiler.operators.boundless import piecewise, within
+from mpc.compiler.operators.boundless import decided, note_choice, piecewise, refuse_far, within
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import difference, masking, product
 from mpc.compiler.operators.facts import Beyond, Never, Softplus, Truncated, Vanishing
@@ -18,6 +18,7 @@ from mpc.compiler.operators.maxima import floored
 from mpc.compiler.operators.places import hot_of
 from mpc.compiler.operators.registry import handles
 from mpc.compiler.operators.vanishing import only_vanishes
+from mpc.wires import broadcast
 
 _COMPARISONS = {
     "GreaterOrEqual": np.greater_equal,
@@ -48,7 +49,15 @@ def compare(state: Context, node: ModelNode, settings: Settings) -> None:
 def _compare_with(state: Context, node: ModelNode, levels: np.ndarray, *, first: bool) -> None:
     """A value with constants of which some are infinite or no number; `first`: they are the left operand."""
     compared = _COMPARISONS[node.op_type]
-    known = compared(levels, 0.0) if first else compared(0.0, levels)
+
+    def found(values: np.ndarray) -> np.ndarray:
+        return np.asarray(compared(levels, values) if first else compared(values, levels))
+
+    value = node.input[1] if first else node.input[0]
+    if not within(levels).any() and (shape := broadcast(state.secret(value), levels.shape)) is not None:
+        state.alias(node.output[0], decided(state, value, found, shape))
+        return
+    refuse_far(state, value)
     from_level = first == (node.op_type in ("GreaterOrEqual", "Less"))  # is it level - x that is at least 0, or below?
 
     def bits(x: str, values: np.ndarray) -> str:
@@ -56,8 +65,7 @@ def _compare_with(state: Context, node: ModelNode, levels: np.ndarray, *, first:
         bit = state.step(apart, 0.0)
         return negation(state, bit) if node.op_type in ("Greater", "Less") else bit
 
-    value = state.value(node.input[1] if first else node.input[0])
-    state.alias(node.output[0], piecewise(state, value, levels, bits, known))
+    state.alias(node.output[0], piecewise(state, value, levels, bits, found(np.zeros(()))))
 
 
 @handles("Equal")
@@ -170,6 +178,7 @@ def where(state: Context, node: ModelNode, settings: Settings) -> None:
     out = node.output[0]
     if _vanishing(state, node):
         return
+    note_choice(state, out, condition, x, y)
     if state.is_constant(condition):
         _chosen_publicly(state, node, state.constant(condition, "the condition").astype(bool))
         return
