@@ -415,3 +415,25 @@ def test_rows_in_which_one_number_is_in_place_of_all_scores(form: str, number: f
     else:
         assert not compiled.notes
         assert_agrees(path, {"x": x}, {"x": RANGE}, tolerance=1e-4)
+
+
+@pytest.mark.parametrize(("ranked", "hidden", "noted"), [(2, 3, True), (2, 2, False), (2, 4, False), (1, 3, False)])
+def test_ranks_beyond_what_a_public_mask_leaves_are_said_not_to_be_used(
+    ranked: int, hidden: int, noted: bool, tmp_path: Path
+) -> None:
+    nodes = [node("Add", ["x", "mask"], ["a"]), node("TopK", ["a", "k"], ["v", "i"], axis=1)]
+    nodes.append(node("Cast", ["i"], ["y"], to=TensorProto.FLOAT))
+    mask = np.where(np.arange(4) >= 4 - hidden, np.float32(-1e9), np.float32(0))
+    path = save_model(tmp_path, nodes, {"mask": mask, "k": np.array([ranked])})
+    messages = "".join(compile_model(path, (-1.0, 1.0)).messages)
+    assert ("do not use these ranks" in messages) == noted
+
+
+def test_ranks_of_what_a_public_mask_replaces_are_the_models(tmp_path: Path) -> None:
+    nodes = [node("Where", ["seen", "x", "far"], ["a"]), node("TopK", ["a", "k"], ["v", "i"], axis=1)]
+    nodes.append(node("Cast", ["i"], ["y"], to=TensorProto.FLOAT))
+    constants = {"seen": np.array([False, True, False, False]), "far": np.float32(-1e9), "k": np.array([3])}
+    path = save_model(tmp_path, nodes, constants)
+    x = np.random.default_rng(5).uniform(-1, 1, (9, 4)).astype(np.float32)
+    compiled = assert_agrees(path, {"x": x}, {"x": (-1.0, 1.0)})
+    assert "a mask that is the model's own" not in "".join(compiled.messages)

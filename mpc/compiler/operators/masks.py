@@ -22,7 +22,7 @@ LEAST = 10 * MASKED
 """No number of a mask that a secret decides is less; so that order stays, some are less than `MASKED`."""
 LEAST_FACTOR = -1e6
 """No score is multiplied with so little; a mask is."""
-_DEEPEST = 12
+DEEPEST = 12
 _MOST_MOVES = 1 << 20
 """Bound the indices by which all softmaxes of a plan gather and spread what is not hidden: about 6 MB of it."""
 
@@ -141,7 +141,7 @@ def _hide_together(state: Context, x: str) -> bool:
     """Do constants hide some scores of a row, and secrets others?"""
     public = secret = False
     chosen = _chosen(state, x)
-    for name, node, _, _ in _behind(state, x):
+    for name, node, _, _ in behind(state, x):
         hidden = [state.below.get(name)]
         if node is not None and isinstance(node.attributes, Constant):
             hidden.append(node.attributes.weight)
@@ -155,7 +155,7 @@ def _hide_together(state: Context, x: str) -> bool:
 def _chosen(state: Context, x: str) -> set[str]:
     """Return what secrets choose of what scores are made of: its constants are a secret mask's own."""
     found = set[str]()
-    for _, node, _, _ in _behind(state, x):
+    for _, node, _, _ in behind(state, x):
         if node is None or node.op != "multiply":
             continue
         if any(read in state.integral or _is_bit(state, read) for read in node.reads):
@@ -166,7 +166,7 @@ def _chosen(state: Context, x: str) -> set[str]:
 def _one_fill(state: Context, x: str) -> bool:
     """Do all masks put one finite number in the place of scores, and is nothing added to it afterwards?"""
     numbers, chosen = set[float](), _chosen(state, x)
-    for name, node, _, beside in _behind(state, x):
+    for name, node, _, beside in behind(state, x):
         if (fill := state.fills.get(name)) is not None:
             numbers |= {-np.inf} if beside else fill
         elif name in state.cut:
@@ -191,12 +191,12 @@ def _cuts(state: Context, x: str) -> Iterator[tuple[Cut, float, bool]]:
     """Yield masks that secrets decide and that scores hold, what they are multiplied with behind it, and whether
     they are added to scores, or scores to them.
     """
-    for name, _, factor, beside in _behind(state, x):
+    for name, _, factor, beside in behind(state, x):
         if (cut := state.cut.get(name)) is not None:
             yield cut, factor, beside
 
 
-def _behind(state: Context, x: str) -> Iterator[tuple[str, Node | None, float, bool]]:
+def behind(state: Context, x: str) -> Iterator[tuple[str, Node | None, float, bool]]:
     """Yield what scores are made of: a value, the node that writes it, what it is multiplied with behind it, and
     whether anything is added to it.
     """
@@ -241,7 +241,7 @@ def hidden_of(state: Context, x: str) -> tuple[str, Hidden] | None:
     writers = {node.writes: node for node in state.nodes}
     finite = state.cut and any(cut.replaces and np.isfinite(cut.least) for cut, _, _ in _cuts(state, x))
     lost: Below = {} if finite else state.below  # secrets may hide the rest of a row: then all of it has equal shares
-    added, held = (_added(state, writers, x, _DEEPEST, each) for each in (lost, {}))
+    added, held = (added_constants(state, writers, x, DEEPEST, each) for each in (lost, {}))
     if added is None or not state.skips:
         return None
     added = np.broadcast_to(added, static(shape))
@@ -291,7 +291,7 @@ Below = Mapping[str, np.ndarray]
 """By how much values stand for less than they hold."""
 
 
-def _added(state: Context, writers: dict[str, Node], name: str, depth: int, below: Below) -> np.ndarray | None:
+def added_constants(state: Context, writers: dict[str, Node], name: str, depth: int, below: Below) -> np.ndarray | None:
     """Return the constants that a value is a sum of, and minus infinity where it is that; None if there are none."""
     node = writers.get(name)
     if node is None or depth == 0:
@@ -305,7 +305,7 @@ def _added(state: Context, writers: dict[str, Node], name: str, depth: int, belo
 def _of_node(state: Context, writers: dict[str, Node], node: Node, depth: int, below: Below) -> np.ndarray | None:
     if isinstance(node.attributes, Constant):
         return node.attributes.weight
-    inner = [_added(state, writers, name, depth - 1, below) for name in node.reads]
+    inner = [added_constants(state, writers, name, depth - 1, below) for name in node.reads]
     taken = node.attributes
     if isinstance(taken, Weighted) and node.op == "scale":
         bias = np.zeros(()) if taken.bias is None else taken.bias
