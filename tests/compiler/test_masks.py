@@ -417,6 +417,25 @@ def test_rows_in_which_one_number_is_in_place_of_all_scores(form: str, number: f
         assert_agrees(path, {"x": x}, {"x": RANGE}, tolerance=1e-4)
 
 
+@pytest.mark.parametrize("level", [-1e9, -1e6])
+def test_a_maximum_with_what_a_mask_adds_leaves_it_a_mask(level: float, tmp_path: Path) -> None:
+    nodes = [
+        node("Greater", ["x", "zero"], ["m"]),
+        node("Cast", ["m"], ["hidden"], to=TensorProto.FLOAT),
+        node("Mul", ["hidden", "far"], ["mask"]),
+        node("Add", ["x", "mask"], ["a"]),
+        node("Max", ["a", "level"], ["b"]),
+        node("Softmax", ["b"], ["y"], axis=-1),
+    ]
+    constants = {"zero": np.float32(0), "far": np.float32(-1e9), "level": np.float32(level)}
+    path = save_model(tmp_path, nodes, constants)
+    x = np.random.default_rng(5).uniform(-1, 1, (9, 4)).astype(np.float32)
+    x[:, 0] = -0.5
+    compiled = assert_agrees(path, {"x": x}, {"x": (-1.0, 1.0)})
+    assert "where masks hide all scores of a row" in "".join(compiled.messages)
+    assert sum(gate.kind == "relu" for gate in compiled.plan.gates) == 0
+
+
 @pytest.mark.parametrize(("ranked", "hidden", "noted"), [(2, 3, True), (2, 2, False), (2, 4, False), (1, 3, False)])
 def test_ranks_beyond_what_a_public_mask_leaves_are_said_not_to_be_used(
     ranked: int, hidden: int, noted: bool, tmp_path: Path

@@ -30,6 +30,8 @@ _TO_SCORES = (
 )  # fmt: skip
 LEAST_MASK = -1e3
 """No model learns to add so little, or puts so little in the place of a score; a mask does."""
+LEAST_LEVEL = -1e6
+"""No score is raised to so little; what a mask hides is."""
 BOUNDLESS = 1e30
 """No wire holds a number of this size."""
 _MOST_SCALED = 64.0
@@ -264,9 +266,9 @@ class Context(Emitter, ABC):
         elif reader.op_type == "Where":
             if not self._masks(reader, name):
                 return False
-        elif reader.op_type == "Max":  # with the least number that there is
+        elif reader.op_type == "Max":  # with a number that a mask puts
             others = [self.known(other) for other in reader.input if other != name]
-            if any(other is None or (other > -BOUNDLESS).any() for other in others):
+            if any(other is None or (other > LEAST_LEVEL).any() for other in others):
                 return False
         elif reader.op_type not in _TO_SCORES:
             return False

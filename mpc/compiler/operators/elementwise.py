@@ -11,7 +11,7 @@ from mpc.compiler.graph.emitter import MOST_TERMS
 from mpc.compiler.graph.graph import HALF_STEP
 from mpc.compiler.operators import averages, deviations, vanishing
 from mpc.compiler.operators.boundless import piecewise, within
-from mpc.compiler.operators.context import BOUNDLESS, Context, ModelNode, Settings
+from mpc.compiler.operators.context import BOUNDLESS, LEAST_LEVEL, Context, ModelNode, Settings
 from mpc.compiler.operators.facts import (
     Clipped,
     Exp,
@@ -170,8 +170,10 @@ def extreme_of_many(state: Context, node: ModelNode, settings: Settings) -> None
         current = _of_many(state, values, largest)
     for name in node.input:
         if state.is_constant(name):
-            before, current = current, _extreme(state, current, name, largest)
             end = state.numbers(name, "an operand")
+            if end.size == 1 and largest and end.flat[0] <= LEAST_LEVEL and state.only_scores(node.output[0]):
+                continue  # what is less has no share either
+            before, current = current, _extreme(state, current, name, largest)
             if end.size == 1 and within(end).all():
                 ends = (float(end.flat[0]), None) if largest else (None, float(end.flat[0]))
                 _note_ends(state, current, state.value(before), *ends)
