@@ -50,3 +50,10 @@ def test_what_is_small_everywhere_keeps_its_digits(
     [right] = plaintext(path, {"x": x})
     np.testing.assert_allclose(clear(compiled, x), right, rtol=1e-3)
     assert max(each.error for each in compiled.rehearsal.expected.values()) < 3e-4 * float(np.abs(right).max())
+
+
+@pytest.mark.parametrize(("level", "noted"), [(1e-9, True), (-1e-6, True), (0.0, False), (1e-3, False)])
+def test_a_constant_that_zero_counts_as_equal_to_is_told(level: float, noted: bool, tmp_path: Path) -> None:
+    nodes = [node("Equal", ["x", "c"], ["e"]), node("Cast", ["e"], ["y"], to=1)]
+    compiled = compile_model(save_model(tmp_path, nodes, {"c": np.float32(level)}), (-2.0, 2.0))
+    assert ("so 0 counts as equal" in "".join(compiled.messages)) == noted

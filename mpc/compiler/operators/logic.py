@@ -83,7 +83,21 @@ def equal(state: Context, node: ModelNode, settings: Settings) -> None:
         return
     d = difference(state, left, right)
     levels = (0.0, 1.0) if d in state.integral else (-HALF_STEP, HALF_STEP)
+    if d not in state.integral:
+        _note_tiny(state, left, right)
     between(state, d, levels, node.output[0])
+
+
+def _note_tiny(state: Context, *names: str) -> None:
+    """Say so if zero counts as equal to a constant that is another number."""
+    for name in names:
+        if state.is_constant(name):
+            sizes = np.abs(state.numbers(name, "the other operand"))
+            if (tiny := sizes[(sizes > 0) & (sizes < HALF_STEP)]).size:
+                state.note(
+                    f"reals count as equal if they differ by less than {HALF_STEP:.2g}, so 0 counts as equal to "
+                    f"{tiny[0]:.3g}: compare with 0, or with a range of numbers (Less, Greater)"
+                )
 
 
 def _equal_to_place(state: Context, left: str, right: str, out: str) -> bool:
