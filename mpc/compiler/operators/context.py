@@ -297,10 +297,6 @@ class Context(Emitter, ABC):
             self.constants[name] = self.constants[of]
             return
         self.emit("reshape", (of,), name, self.secret(of))
-        self.carry(name, of)
-
-    def carry(self, name: str, of: str) -> None:
-        """Note that all facts of a value hold for this one too."""
         if of in self.facts:
             self.facts[name] = self.facts[of]
 

@@ -98,7 +98,8 @@ def scaled(state: Context, x: str, over: str, out: str) -> bool:
     if state.shapes[over] != _kept(state, x, mean.axes):
         return False
     if mean is above:  # then 0 / 0, which is no number, is 0
-        more = state.sum((root.of,), (1.0,), constant=_EPSILON, known=(_EPSILON, math.inf))
+        square = root.of if state.shapes[root.of] == state.shapes[over] else state.reshape(root.of, state.shapes[over])
+        more = state.sum((square,), (1.0,), constant=_EPSILON, known=(_EPSILON, math.inf))
         over = state.function("rsqrt", more, known=(0.0, _EPSILON**-0.5))
     most = math.sqrt(state.count(x, mean.axes))
     state.multiply(x, over, out, known=(-most, most))

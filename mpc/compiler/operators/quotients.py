@@ -104,10 +104,10 @@ def _by_itself(state: Context, left: str, right: str, out: str) -> bool:
 def _size_of(state: Context, name: str) -> str | None:
     """Return x of |x|, also as the root of its square."""
     match state.facts.get(name):
-        case Magnitude(of):
+        case Magnitude(of) if state.shapes[of] == state.shapes[name]:
             return of
         case Root(of) if isinstance(square := state.facts.get(of), Square):
-            return square.of
+            return square.of if state.shapes[square.of] == state.shapes[name] else None
     return None
 
 
@@ -118,7 +118,7 @@ def _by_more(state: Context, left: str, right: str, over: str, out: str) -> bool
         over: one over the divisor.
     """
     match state.facts.get(right):
-        case More(of) if _size_of(state, of) == left:
+        case More(of) if _size_of(state, of) == left and state.shapes[left] == state.shapes[right]:
             state.multiply(left, over, out, known=(-1.0, 1.0))
             return True
     return False

@@ -11,6 +11,7 @@ import numpy as np
 from mpc.compiler.graph.attributes import Constant, Lowest
 from mpc.compiler.graph.graph import Shape
 from mpc.compiler.graph.writer import FIX_BATCH
+from mpc.compiler.operators import moves
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.facts import Length, Marks
 from mpc.compiler.operators.joined import regroup, seen
@@ -33,7 +34,7 @@ def flatten(state: Context, node: ModelNode, settings: Settings) -> None:
         if regroup(state, node.input[0], halves, node.output[0]):
             return
     state.reshape(node.input[0], (state.merged(shape[:axis]), state.merged(shape[axis:])), node.output[0])
-    state.carry(node.output[0], node.input[0])
+    moves.carry(state, node.output[0], node.input[0])
 
 
 @handles("Reshape", labels=True)
@@ -101,7 +102,7 @@ def reshaped(state: Context, node: ModelNode, final: Shape) -> None:
         state.redecode(node.output[0], node.input[0], shape=final)
         return
     state.reshape(node.input[0], final, node.output[0])
-    state.carry(node.output[0], node.input[0])
+    moves.carry(state, node.output[0], node.input[0])
 
 
 @handles("Transpose")
