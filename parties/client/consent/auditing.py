@@ -107,10 +107,10 @@ def check_chains(
 ) -> list[Chain]:
     """Follow every party's chain: from `against` if it is that party's, else from the head that is known of it.
 
+    A fault behind a head that is known is returned whatever becomes of `against`, beside that party's other chain.
+
     Args:
         silent: takes the errors of parties that do not answer: see `ask_each`.
-
-    A fault behind a head that is known is returned whatever becomes of `against`, beside that party's other chain.
 
     Raises:
         IntegrityError: no party has a row behind `against`, and all have answered.
