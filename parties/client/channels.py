@@ -223,7 +223,8 @@ class Parties:
 
     def together(self) -> Together:
         """Return what calls of a session are part of that are made at once: each party knows why all of them end."""
-        return Together(self.config.deadlines.connect)
+        deadlines = self.config.deadlines  # a party has a step to compute what it sends, and one to wait for a liar
+        return Together(deadlines.connect, 2 * deadlines.step)
 
     def each_or_none(
         self,

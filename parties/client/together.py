@@ -1,16 +1,18 @@
 """Calls to all parties for one thing: once one has failed, the others are not waited for as long as they may take.
 
 A party that is silent says nothing until a deadline, and another knows long before why a run ends: what a caller is
-told is that reason, soon after it is there.
+told is that reason, soon after it is there.  Words about somebody else are no more than one party's: they are waited
+for longer, so that whoever is blamed can say what it knows, and so can those who have waited for the speaker.
 """
 
 from __future__ import annotations
 
+import threading
 import weakref
 from typing import Any, Protocol
 
 from mpc.errors import MpcError, PeerError
-from parties.alarms import ALARMS
+from parties.alarms import ALARMS, Alarm
 from parties.wire.status import has_ended_well, said_by
 
 _SOON = 1.0
@@ -36,11 +38,16 @@ class Together:
     Args:
         seconds: for what others have to say, if one has ended without a reason of its own: its connection is lost, or
             it has only heard of a failure.
+        blamed: for the same, if it blames somebody else who has said nothing, and no second party knows a reason.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, seconds: float, blamed: float) -> None:
+        self._seconds, self._blamed = seconds, blamed
         self._calls = list[weakref.ref[Waiting]]()
+        self._lock = threading.Lock()
+        self._failed: dict[str, MpcError | None] = {}
+        self._alarm: Alarm | None = None
+        self._over = False
 
     def add(self, call: Waiting) -> None:
         """Take part in that: this call is given up in a while if another one fails."""
@@ -48,10 +55,29 @@ class Together:
 
     def ended(self, call: Any, name: str) -> None:
         """Note that a call to `name`, one of gRPC's, has ended; None if nobody waited for it any more."""
-        if call is not None and not has_ended_well(call):
-            ALARMS.set(_SOON if _is_reason(said_by(call, name)) else self._seconds, self._give_up)
+        if call is None or has_ended_well(call):
+            return
+        said = said_by(call, name)
+        with self._lock:
+            if self._over:
+                return
+            self._failed[name] = said
+            if self._alarm is not None:
+                self._alarm.cancel()
+            self._alarm = ALARMS.set(self._patience(), self._give_up)
+
+    def _patience(self) -> float:
+        """Return the seconds that are left to all that have not ended."""
+        said = [error for error in self._failed.values() if error is not None]
+        found = [error for error in said if error.heard_from is None]
+        blamed = {error.peer for error in said if error.peer is not None} - self._failed.keys()
+        reason = any(error.code != PeerError.code for error in found)
+        if blamed and len(found) < 2:
+            return self._blamed if reason else max(self._seconds, self._blamed)
+        return _SOON if reason else self._seconds
 
     def _give_up(self) -> None:
+        self._over = True
         for each in self._calls:
             if (call := each()) is not None:
                 call.give_up()
@@ -65,8 +91,3 @@ def given_up(name: str) -> GivenUpError:
         remedy="mpc doctor",
         peer=name,
     )
-
-
-def _is_reason(error: MpcError | None) -> bool:
-    """Does an error say what its party found itself, and more than that somebody is gone?"""
-    return error is not None and error.heard_from is None and error.code != PeerError.code

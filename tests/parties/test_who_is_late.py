@@ -171,39 +171,76 @@ class Waiting:
         self.over.set()
 
 
+def blames(peer: str, **words: str) -> Ended:
+    return Ended(DeadlineError(f"{peer} did not send step 0 in time", peer=peer, **words))
+
+
 LOST = Ended(None, grpc.StatusCode.UNAVAILABLE)
-HEARD = Ended(IntegrityError("party-1 ended the session", peer="party-1", heard_from="party-1"))
+WELL = Ended(None, grpc.StatusCode.OK)
+HEARD = Ended(IntegrityError("party-1 ended the session", peer="party-0", heard_from="party-1"))
 REASON = Ended(PolicyError("no model of that name"))
+GONE = Ended(PeerError("party-1 is gone", peer="party-1"))
+LONG = 1000
+"""Seconds: nothing is given up within a test."""
 
 
 @pytest.mark.parametrize(
-    ("ended", "seconds", "given"),
+    ("ended", "seconds", "blamed", "given"),
     [
-        ([REASON], 1000, True),
-        ([HEARD, REASON], 1000, True),
-        ([LOST], 0, True),
-        ([HEARD], 0, True),
-        ([LOST, HEARD], 1000, False),
-        ([Ended(None, grpc.StatusCode.OK), None], 0, False),
+        ({0: REASON}, LONG, LONG, True),
+        ({2: HEARD, 0: REASON}, LONG, LONG, True),
+        ({0: LOST}, 0, LONG, True),
+        ({0: HEARD}, 0, LONG, True),
+        ({2: LOST, 0: HEARD}, LONG, 0, False),
+        ({0: WELL, 1: None}, 0, 0, False),
+        # words about somebody else, who has said nothing: one party's are not enough
+        ({0: blames("party-1")}, 0, LONG, False),
+        ({0: blames("party-1", heard_from="party-2")}, 0, LONG, False),
+        ({0: GONE}, 0, LONG, False),
+        ({0: blames("provider")}, 0, LONG, False),
+        ({1: WELL, 0: blames("party-1")}, 0, LONG, False),
+        ({0: blames("party-1")}, LONG, 0, True),
+        ({0: blames("party-1"), 2: blames("party-0")}, LONG, LONG, True),
+        ({0: blames("party-1"), 2: blames("party-1")}, LONG, LONG, True),
+        ({0: blames("party-1"), 2: REASON}, LONG, LONG, True),
+        ({0: blames("party-1"), 1: LOST}, LONG, LONG, True),
     ],
 )
 def test_calls_are_given_up_soon_after_one_has_a_reason(
-    ended: list[Ended | None], seconds: float, given: bool, monkeypatch: pytest.MonkeyPatch
+    ended: dict[int, Ended | None], seconds: float, blamed: float, given: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that was lost, or has only heard of a failure, leaves the others time; one that has ended well leaves all."""
+    """One that was lost, or has only heard of a failure, leaves the others time; one that has ended well leaves all.
+
+    So does one that blames somebody else, until a second party has a reason: a liar would have an innocent one named.
+    """
+    rung = alarms(monkeypatch)
+    together, waiting = Together(seconds, blamed), Waiting()
+    together.add(waiting)
+    for index, call in ended.items():
+        together.ended(call, f"party-{index}")
+    assert waiting.over.is_set() is given, rung
+
+
+def test_words_about_another_leave_time_although_a_connection_was_lost_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    rung = alarms(monkeypatch)
+    together = Together(LONG, 2 * LONG)
+    for index, call in ((2, LOST), (0, blames("party-1"))):
+        together.ended(call, f"party-{index}")
+    assert rung == [2 * LONG], "the alarm before was cancelled"
+
+
+def alarms(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Have alarms ring at once, if they would soon; return what they were set to, but for those that were cancelled."""
     rung = list[float]()
 
-    def ring(after: float, call: Callable[[], None]) -> None:
+    def ring(after: float, call: Callable[[], None]) -> SimpleNamespace:
         rung.append(after)
-        if after < 1000:
+        if after < LONG:
             call()
+        return SimpleNamespace(cancel=lambda: rung.remove(after))
 
     monkeypatch.setattr("parties.client.together.ALARMS", SimpleNamespace(set=ring))
-    together, waiting = Together(seconds), Waiting()
-    together.add(waiting)
-    for call in ended:
-        together.ended(call, "party-0")
-    assert waiting.over.is_set() is given, rung
+    return rung
 
 
 def test_who_was_given_up_is_named_only_if_nobody_says_more() -> None:
