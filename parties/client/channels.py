@@ -223,8 +223,7 @@ class Parties:
 
     def together(self) -> Together:
         """Return what calls of a session are part of that are made at once: each party knows why all of them end."""
-        deadlines = self.config.deadlines  # a party has a step to compute what it sends, and one to wait for a liar
-        return Together(deadlines.connect, 2 * deadlines.step)
+        return Together.of_session(self.config.deadlines, len(self.clients))
 
     def each_or_none(
         self,

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import threading
 import weakref
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from mpc.errors import MpcError, PeerError
 from parties.alarms import ALARMS, Alarm
+from parties.config.models import Deadlines
 from parties.wire.status import has_ended_well, said_by
 
 _SOON = 1.0
@@ -48,6 +49,15 @@ class Together:
         self._failed: dict[str, MpcError | None] = {}
         self._alarm: Alarm | None = None
         self._over = False
+
+    @classmethod
+    def of_session(cls, deadlines: Deadlines, parties: int) -> Self:
+        """Return what calls of a session of so many parties are part of.
+
+        A party has a step to compute what it sends, and one to wait for a liar; of two parties that blame each other
+        nobody can tell which one lies, so what one of two says is told soon.
+        """
+        return cls(deadlines.connect, 2 * deadlines.step if parties > 2 else _SOON)
 
     def add(self, call: Waiting) -> None:
         """Take part in that: this call is given up in a while if another one fails."""

@@ -20,6 +20,7 @@ from parties.agreed.terms import Terms
 from parties.client.channels import gather
 from parties.client.running.participant import Participant
 from parties.client.together import GivenUpError, Together, given_up
+from parties.config.models import Deadlines
 from parties.party.services import PartyService
 from parties.pb import party_pb2
 from parties.wire.direct import swap
@@ -227,6 +228,14 @@ def test_words_about_another_leave_time_although_a_connection_was_lost_before(mo
     for index, call in ((2, LOST), (0, blames("party-1"))):
         together.ended(call, f"party-{index}")
     assert rung == [2 * LONG], "the alarm before was cancelled"
+
+
+@pytest.mark.parametrize(("parties", "seconds"), [(2, 1.0), (3, 60.0), (5, 60.0)])
+def test_what_one_of_two_says_is_told_soon(parties: int, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    rung = alarms(monkeypatch)
+    together = Together.of_session(Deadlines(step=30, connect=10), parties)
+    together.ended(blames("party-1"), "party-0")
+    assert rung[-1] == seconds
 
 
 def alarms(monkeypatch: pytest.MonkeyPatch) -> list[float]:
