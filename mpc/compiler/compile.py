@@ -246,17 +246,19 @@ def compile_model(
 
     while True:
         try:
-            graph = imported()
+            made = [imported()]  # whoever compiles it lets go of it
             if floor == UNKNOWN:
                 hidden, near = floored, unhidden
             else:
                 near = hidden - floored  # these numbers are nearer than what would stand for them
             if not near:
-                found = compile_graph(graph, roles, data, noising)
+                found = compile_graph(made.pop(), roles, data, noising)
                 if floor != UNKNOWN or not floored:
                     break
-                if found.reach is not None:
-                    floor = below(found.reach)
+                reach = found.reach
+                del found  # another one takes its place
+                if reach is not None:
+                    floor = below(reach)
                     continue
                 near = floored
             floor, staying = UNKNOWN, staying | near
