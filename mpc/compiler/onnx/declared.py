@@ -10,7 +10,6 @@ import numpy as np
 
 from mpc.compiler.graph.graph import End, Range, Shape
 from mpc.compiler.graph.writer import INTEGERS, MAX_ELEMENTS, MAX_INDICES
-from mpc.compiler.onnx.protos import TYPES
 from mpc.errors import ModelError
 from mpc.wires import BATCH
 
@@ -161,6 +160,8 @@ def indexing(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray] | None = N
     They do nothing else; or they are whole numbers that enter as places in the shortest table, whatever else reads
     them: `ids != 0`, say.  Of these an array is needed, for its size, and one with a number below zero is none.
     """
+    from mpc.compiler.onnx.protos import TYPES  # who has a model has imported onnx; others need none
+
     tables = {table.name: tuple(table.dims) for table in model.graph.initializer}
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
