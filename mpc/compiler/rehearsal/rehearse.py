@@ -165,7 +165,8 @@ def _rehearse(
 
     def rare() -> None:
         others = Draws("rare") if large else draws
-        for number, feeds in enumerate(drawn_runs(inputs, len(kinds) if large else rows, others, rare=True)):
+        each = min(len(kinds), plan.most_rows) if large else rows
+        for number, feeds in enumerate(drawn_runs(inputs, each, others, rare=True)):
             for tally, ours, theirs in compared(feeds, Decisions(), others):
                 tally.take_rare(ours, theirs, number)
 
