@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -47,21 +46,22 @@ else:
 COMMAND = """
 import sys
 from parties import cli
-cli.cli.main = lambda words, standalone_mode: report()
+cli.cli.main = lambda words, **more: report()
 def report():
 """ + "".join(f"    {line}\n" for line in REPORT.strip().splitlines())
 
 
-def allow_cores() -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (resource.getrlimit(resource.RLIMIT_CORE)[1],) * 2)
+ALLOW_CORES = """
+import resource
+resource.setrlimit(resource.RLIMIT_CORE, (resource.getrlimit(resource.RLIMIT_CORE)[1],) * 2)
+"""
+"""A script does so itself: code between fork and exec, in a process that has used gRPC, may end in an abort."""
 
 
 def told(script: str, *arguments: object) -> list:
     """What a script reports of itself."""
-    command = [sys.executable, "-c", script, *map(str, arguments)]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, preexec_fn=allow_cores, check=False
-    )
+    command = [sys.executable, "-c", ALLOW_CORES + script, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found: list = json.loads(done.stdout)
     return found
@@ -89,10 +89,9 @@ def test_security_37_daemons_and_commands_leave_no_core_dump_and_cannot_be_looke
 def test_security_37_an_abort_writes_nothing(tmp_path: Path) -> None:
     script = "import os\nfrom parties.process.private_memory import keep_private\nkeep_private()\nos.abort()"
     process = subprocess.Popen(
-        [sys.executable, "-c", script],
+        [sys.executable, "-c", ALLOW_CORES + script],
         cwd=tmp_path,
         env=environment(),
-        preexec_fn=allow_cores,
         stderr=subprocess.DEVNULL,
     )
     _, status = os.waitpid(process.pid, 0)
