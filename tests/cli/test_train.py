@@ -162,6 +162,20 @@ def test_a_training_goes_on_where_nobody_reads_its_losses_any_more(town: Town) -
     assert (len(closed), silenced) == (1, [True]) and "kept as       lab/unread, version 1" in done.stdout
 
 
+def cut_off(town: Town, *words: object) -> subprocess.CompletedProcess[str]:
+    """Run a training of the lab's that fails behind its fifth step."""
+
+    def die(done: int, steps: int) -> None:
+        if done == 5:
+            raise PeerError("party-1 is gone", remedy="start it again")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("parties.cli.train.Tally.__call__", staticmethod(die))
+        cut = town.mpc("lab", *words)
+    assert cut.returncode == 6, cut.stderr
+    return cut
+
+
 def test_owners_grant_a_training_from_its_list_and_it_goes_on_after_a_crash(town: Town) -> None:
     """The whole way on the command line: refused, listed, granted by both, cut off, resumed, used, not told."""
     words = ["train", "model.onnx", *AT_PARTIES, *TRAIN, "--epochs", 4, "--checkpoint-every", 3, "--keep", "cut"]
@@ -189,14 +203,7 @@ def test_owners_grant_a_training_from_its_list_and_it_goes_on_after_a_crash(town
     begun = town.mpc("lab", *words, "--resume")
     assert begun.returncode == 5 and "no checkpoint of this training" in begun.stderr
 
-    def die(done: int, steps: int) -> None:
-        if done == 5:
-            raise PeerError("party-1 is gone", remedy="start it again")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("parties.cli.train.Tally.__call__", staticmethod(die))
-        cut = town.mpc("lab", *words)
-    assert cut.returncode == 6, cut.stderr
+    cut = cut_off(town, *words)
     assert "start it again; then the same command with --resume goes on from the last checkpoint" in cut.stderr
     found = town.json("lab", *words, "--resume", "--predict", "x.npy", "--output", "p.npz")
     assert found["steps"] == 5 and found["kept"]["name"] == "lab/cut"  # from the checkpoint behind step 3
@@ -218,14 +225,7 @@ def test_losses_that_some_stretches_have_none_of_are_listed_granted_and_told_beh
     given = town.mpc("north", "grant", "add", "rows", "--coordinator", "lab", "--train", "fourth.json")
     assert given.returncode == 0, given.stderr
 
-    def die(done: int, steps: int) -> None:
-        if done == 5:
-            raise PeerError("party-1 is gone", remedy="start it again")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("parties.cli.train.Tally.__call__", staticmethod(die))
-        cut = town.mpc("lab", *words)
-    assert cut.returncode == 6, cut.stderr
+    cut = cut_off(town, *words)
     assert [line.split()[-1] for line in cut.stdout.splitlines() if line.startswith("loss          ")] == ["4"]
     found = town.json("lab", *words, "--resume")
     assert (found["steps"], [*found["losses"]], found["kept"]["name"]) == (4, ["4"], "lab/fourth")
