@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 _WIDE_AES = ("avx512f", "avx512bw", "avx512dq", "avx512vl", "vaes", "vpclmulqdq")
-"""What OpenSSL asks for before it encrypts four blocks with one instruction, which it does in Galois/counter mode."""
+"""Lets OpenSSL encrypt four blocks with one instruction, which it does in Galois/counter mode."""
 
 
 @cache

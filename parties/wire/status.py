@@ -29,7 +29,7 @@ _WORDLESS = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.CANCELLED,
 )
-"""What a call ends with that its server did not end itself, or ended well."""
+"""Says of a call that its server did not end it, or ended it well."""
 
 
 def to_detail(error: MpcError) -> str:

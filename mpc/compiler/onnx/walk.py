@@ -45,7 +45,7 @@ _WRAPPING = frozenset(
     {"Add", "Cast", "CastLike", "CumSum", "Einsum", "Gemm", "MatMul", "Mul", "Neg", "Pow", "ReduceL1", "ReduceProd",
      "ReduceSum", "ReduceSumSquare", "Sub", "Sum"}
 )  # fmt: skip
-"""What may leave an integer type, upon which onnxruntime wraps around."""
+"""May leave an integer type, upon which onnxruntime wraps around."""
 
 
 class Importer(Context):

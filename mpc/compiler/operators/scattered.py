@@ -15,7 +15,7 @@ from mpc.compiler.operators.registry import handles
 from mpc.wires import BATCH
 
 _TOGETHER = {"mul": "Mul", "min": "Min", "max": "Max"}
-"""What puts an update together with what is there."""
+"""Puts an update together with what is there: an attribute's value -> the operator that does so."""
 
 
 @handles("ScatterND")

@@ -26,13 +26,13 @@ inverse.  Larger ones need fewer.
 """
 _LARGE = 2.0**8
 _BESIDE = 1 / 2
-"""What roundings of weights may add up to in the least octave, where some of their bits are given to values."""
+"""Bounds what roundings of weights add up to in the least octave, where some of their bits are given to values."""
 _FLOOR = 2.0**-16
-"""What keeps a divisor from zero and is no more is left out: one over less counts as one over about that."""
+"""Leaves out what keeps a divisor from zero and is no more: one over less counts as one over about that."""
 _OCTAVE = 2.3
 """No sum of weights is larger in its octave, whatever its comparison has rounded off."""
 _DIGITS = 2.0**-12
-"""What a sum of products may be off by in the least octave, beside the largest value."""
+"""Bounds what a sum of products is off by in the least octave, beside the largest value."""
 
 
 def unclipped(state: Lowering, node: Node) -> Value | None:

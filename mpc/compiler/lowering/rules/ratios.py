@@ -24,9 +24,9 @@ _WORSE = 64.0
 _OCTAVE = 2.3
 """No divisor is larger in its octave, whatever its comparison has rounded off."""
 _DIGITS = 2.0**-12
-"""What x may be off by in the least octave, beside the largest quotient."""
+"""Bounds what x is off by in the least octave, beside the largest quotient."""
 _BETWEEN = frozenset({"scale", "relu", "reshape", "take"})
-"""What may be between a sum and the inverse of what is hardly more, or keeps it from zero."""
+"""May stand between a sum and the inverse of what is hardly more, or keeps it from zero."""
 _SURE = 2.0**-10
 """A value is not negative if it is so by roundings alone, which are no more beside its bound."""
 _UNITS = 8
