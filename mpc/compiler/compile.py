@@ -12,6 +12,7 @@ from mpc.compiler.arguments import as_ranges, as_samples, as_shapes
 from mpc.compiler.from_graph import MISTAKEN, PRECISE, compile_graph, imprecision, improved
 from mpc.compiler.graph.calibrate import suited_ranges
 from mpc.compiler.graph.graph import Graph, Origin, Range
+from mpc.compiler.graph.hidden import Floor
 from mpc.compiler.graph.noising import Noising, with_noise
 from mpc.compiler.graph.states import State, with_states
 from mpc.compiler.graph.stored import StoredInput, described
@@ -23,7 +24,7 @@ from mpc.compiler.onnx.metadata import ModelMeta, read_meta
 from mpc.compiler.onnx.signature import Shapes, input_types
 from mpc.compiler.onnx.split import declared_secret
 from mpc.compiler.onnx.walk import import_model
-from mpc.compiler.operators.maxima import UNKNOWN, below
+from mpc.compiler.operators.maxima import below
 from mpc.compiler.rehearsal.rehearse import Rehearsal
 from mpc.compiler.rehearsal.tally import LOST, RARE, Expected
 from mpc.compiler.roles import Roles
@@ -230,7 +231,8 @@ def compile_model(
     numbers = None if noising.epsilon else {state.input for state in (states or {}).values()}
     undeclared: tuple[str, ...] = ()
     noted: tuple[str, ...] = ()
-    floor, hidden, floored, unhidden, staying = UNKNOWN, *[frozenset[str]()] * 4
+    floor, hidden, unhidden, staying = Floor(), *[frozenset[str]()] * 3
+    floored: Mapping[str, frozenset[float]] = {}
 
     def imported(change: Change | None = None) -> Graph:
         nonlocal undeclared, noted, floored, unhidden
@@ -247,21 +249,21 @@ def compile_model(
     while True:
         try:
             made = [imported()]  # whoever compiles it lets go of it
-            if floor == UNKNOWN:
-                hidden, near = floored, unhidden
+            if not floor.is_known:
+                hidden, near = frozenset(floored), unhidden
             else:
-                near = hidden - floored  # these numbers are nearer than what would stand for them
+                near = hidden - floored.keys()  # these numbers are nearer than what would stand for them
             if not near:
                 found = compile_graph(made.pop(), roles, data, noising)
-                if floor != UNKNOWN or not floored:
+                if floor.is_known or not floored:
                     break
                 reach = found.reach
                 del found  # another one takes its place
                 if reach is not None:
-                    floor = below(reach)
+                    floor = below(reach, floored.values())
                     continue
-                near = floored
-            floor, staying = UNKNOWN, staying | near
+                near = hidden
+            floor, staying = Floor(), staying | near
         except ModelError as error:
             if error.attribute != INDISTINCT or error.node is None or error.node in needing:
                 raise

@@ -7,7 +7,7 @@ owner; nothing of this module is ever sent.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -225,8 +225,9 @@ class Graph:
     """Nodes in topological order; they stay as they are once somebody has asked who reads or writes a value.
 
     Args:
-        floored: values in which something stands for what masks hide, as they were imported; unhidden: those of them
-            of which no comparison would note how large others are, or that pass where one number is compared with none.
+        floored: values in which something stands for what masks hide, as they were imported -> the sizes of the model's
+            numbers there; unhidden: those of these values of which no comparison would note how large others are, or
+            that pass where one number is compared with none.
             See `operators.maxima`.
     """
 
@@ -234,7 +235,7 @@ class Graph:
     nodes: list[Node]
     outputs: list[GraphOutput]
     notes: tuple[str, ...] = ()
-    floored: frozenset[str] = frozenset()
+    floored: Mapping[str, frozenset[float]] = field(default_factory=dict)
     unhidden: frozenset[str] = frozenset()
 
     def readers(self, value: str) -> Iterator[Node]:

@@ -10,7 +10,8 @@ import numpy as np
 FAR = 104.0
 """e to the power of minus so much is zero as float32, in which models are run elsewhere."""
 
-
+APART = 2.0**-6
+"""The part of what stands for hidden numbers by which others that stand for nearer ones are nearer."""
 ABSORBING = -1e5
 """Beside numbers below it float32 keeps less than two digits behind the point, and soon none."""
 
@@ -28,6 +29,29 @@ class Cut:
     limit: float
     least: float
     replaces: bool = False
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The number that stands for what masks hide from maxima, less than all values beside it.
+
+    Args:
+        number: stands for the farthest of them, and is less than zero; 0 until it is known how small others are.
+        fills: the sizes of the model's numbers, ascending: what stands for them has their order.
+    """
+
+    number: float = 0.0
+    fills: tuple[float, ...] = ()
+
+    @property
+    def is_known(self) -> bool:
+        """Tell whether it is known how small others are."""
+        return self.number < 0
+
+    def part(self, values: np.ndarray) -> np.ndarray:
+        """Return the part of the number that stands for each of these."""
+        count = max(1, len(self.fills))
+        return 1 - APART * (count - 1 - np.searchsorted(self.fills, np.abs(values)).clip(0, count - 1)) / count
 
 
 @dataclass(frozen=True, eq=False)

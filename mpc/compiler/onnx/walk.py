@@ -17,6 +17,7 @@ import onnx.shape_inference
 
 from mpc.compiler.graph.attributes import Fit
 from mpc.compiler.graph.graph import Graph, Range
+from mpc.compiler.graph.hidden import Floor
 from mpc.compiler.graph.stored import StoredInput
 from mpc.compiler.graph.telling import Change
 from mpc.compiler.graph.writer import INTEGERS
@@ -63,7 +64,7 @@ class Importer(Context):
         secret: Sequence[str] | None = None,
         change: Change | None = None,
         skips: bool = True,
-        floor: float | None = None,
+        floor: Floor | None = None,
         kept: Collection[str] = (),
     ) -> None:
         opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
@@ -154,10 +155,10 @@ class Importer(Context):
         for index, node in enumerate(model.graph.node):
             self._node(index, node)
         outputs = [self._signature.output(value) for value in model.graph.output]
-        nodes, unhidden = noted(self.nodes, self.floored, self.alone)
+        nodes, unhidden = noted(self.nodes, {*self.floored}, self.alone)
         graph = marked(Graph([*inputs, *self.marking], nodes, outputs), self.aware)
         notes = tuple(self.notes.told())
-        return replace(graph, notes=notes, floored=frozenset(self.floored), unhidden=unhidden)
+        return replace(graph, notes=notes, floored=dict(self.floored), unhidden=unhidden)
 
     def _store(self, graph: onnx.GraphProto, of: onnx.GraphProto | None = None) -> None:
         """Take in the constants of a graph, which may be a copy of another whose names are the model's."""
@@ -315,7 +316,7 @@ def import_model(
     secret: Sequence[str] | None = None,
     change: Change | None = None,
     skips: bool = True,
-    floor: float | None = None,
+    floor: Floor | None = None,
     kept: Collection[str] = (),
 ) -> Graph:
     """Return the graph of a checked model.

@@ -17,7 +17,7 @@ import numpy as np
 from mpc.compiler.graph.attributes import Constant, Fit
 from mpc.compiler.graph.emitter import Emitter
 from mpc.compiler.graph.graph import GraphInput, GraphOutput, Range, Shape
-from mpc.compiler.graph.hidden import Cut
+from mpc.compiler.graph.hidden import Cut, Floor
 from mpc.compiler.graph.writer import FIX_BATCH, INTEGERS
 from mpc.compiler.operators.facts import Fact, Standing
 from mpc.compiler.operators.sizes import Joined, Rows
@@ -119,8 +119,8 @@ class Context(Emitter, ABC):
         self.below: dict[str, np.ndarray] = {}
         self.cut: dict[str, Cut] = {}
         self.fills: dict[str, set[float]] = {}
-        self.floor: float | None = None
-        self.floored: set[str] = set()
+        self.floor: Floor | None = None
+        self.floored: dict[str, frozenset[float]] = {}
         self.kept: Collection[str] = ()
         self.bits: set[str] = set()
         self.constants: dict[str, np.ndarray] = {}

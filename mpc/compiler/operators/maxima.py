@@ -9,24 +9,22 @@ imported twice: first with zeros in these places.  Masks that are added to value
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mpc.compiler.graph.attributes import ArgMax, Attributes, Maximum, Round, Sum, Weighted
 from mpc.compiler.graph.graph import MOVES, Node
-from mpc.compiler.graph.hidden import Cut
+from mpc.compiler.graph.hidden import APART, Cut, Floor
 from mpc.compiler.operators.bits import are_bits, is_bit
 from mpc.compiler.operators.context import Context, ModelNode
 from mpc.compiler.operators.masks import LEAST_FACTOR, MASKED, cut_factor
 
-UNKNOWN = 0.0
-"""Stands for masked numbers until it is known how small others can be."""
 FAR = 1e11
 """No wire has room for such numbers beside others that keep their digits; up to it, it has."""
 _LEAST = 2.0**-10
-_APART = 1 + 2.0**-6
+_APART = 1 + APART
 """By how much what stands for hidden numbers is farther than all others: of equal ones the first place is found."""
 _BESIDE = 2.5
 """How much farther a number is that is added to what it hides: this may be as large as others are small."""
@@ -76,10 +74,10 @@ class Hiding:
         """Tell whether all these numbers are so far away that they hide something."""
         return bool((self.side * values < (-FAR if self.ranked else LEAST_FACTOR if self.beside else MASKED)).all())
 
-    def stands(self, floor: float) -> float:
-        """Return what stands for what is hidden, beside values that are no less than the floor."""
-        found = floor * _BESIDE if self.beside else floor
-        return self.side * (min(found, MASKED) if self.scores and floor != UNKNOWN else found)
+    def stands(self, floor: Floor, values: np.ndarray) -> np.ndarray:
+        """Return what stands for these numbers, beside values that are no less than the floor."""
+        found = floor.number * _BESIDE if self.beside else floor.number
+        return self.side * (min(found, MASKED) if self.scores and floor.is_known else found) * floor.part(values)
 
 
 _LARGEST, _PLACE = Hiding(1.0, values=True), Hiding(1.0)
@@ -103,9 +101,9 @@ def floored(state: Context, values: np.ndarray, out: str) -> np.ndarray:
     found = hiding(state, out)
     if found is None or not _is_below(state, found, values):
         return values
-    state.floored.add(out)
+    _note_floored(state, out, values)
     _note_rows(state, found, values)
-    return np.full_like(values, found.stands(state.floor))
+    return found.stands(state.floor, values)
 
 
 def hiding_factor(state: Context, x: str, factor: np.ndarray, out: str) -> np.ndarray:
@@ -130,10 +128,14 @@ def hiding_factor(state: Context, x: str, factor: np.ndarray, out: str) -> np.nd
         return factor
     if not _is_below(state, found, fill):
         return factor
-    state.floored.add(out)
+    _note_floored(state, out, fill)
     note_mask(state, x, factor)
     _note_rows(state, found, fill)
-    return np.full_like(factor, found.stands(state.floor) / unit)
+    return np.full_like(factor, found.stands(state.floor, fill) / unit)
+
+
+def _note_floored(state: Context, out: str, values: np.ndarray) -> None:
+    state.floored[out] = state.floored.get(out, frozenset()) | {*np.unique(np.abs(values)).tolist()}
 
 
 def _side_of_scores(state: Context, out: str) -> float:
@@ -203,18 +205,18 @@ def _is_below(state: Context, found: Hiding, values: np.ndarray) -> bool:
     """Do these numbers hide, and are they farther than what would stand for them, as far as that is known?"""
     if not found.hides(values):
         return False
-    if state.floor is None or state.floor == UNKNOWN:
+    if state.floor is None or not state.floor.is_known:
         return True
-    return bool((found.side * values <= found.side * found.stands(state.floor)).all())
+    return bool((found.side * values <= found.side * found.stands(state.floor, values)).all())
 
 
 def _note_rows(state: Context, found: Hiding, values: np.ndarray) -> None:
     """Say what becomes of rows that masks hide whole."""
-    if state.floor is None or state.floor == UNKNOWN or not (found.values or found.beside):
+    if state.floor is None or not state.floor.is_known or not (found.values or found.beside):
         return
-    sign = -1.0 if found.turned else 1.0
-    stands, what = sign * found.stands(state.floor), "maximum" if sign * found.side > 0 else "minimum"
-    number = sign * float(values.flat[np.abs(values).argmin()])
+    sign, nearest = -1.0 if found.turned else 1.0, values.flat[np.abs(values).argmin()]
+    stands, what = sign * float(found.stands(state.floor, nearest)), "maximum" if sign * found.side > 0 else "minimum"
+    number = sign * float(nearest)
     if found.ranked:
         rest = f"what it hides is ranked, too, as numbers about {stands:g} here, and {number:.3g} in the model"
         state.note(f"where a mask leaves fewer numbers than are ranked, {rest}: do not use these ranks")
@@ -228,11 +230,13 @@ def _note_rows(state: Context, found: Hiding, values: np.ndarray) -> None:
     )
 
 
-def below(reach: float) -> float:
-    """Return the number that stands for what masks hide beside values of a size, and is no value itself: parties see no
-    more of that size in a plan than the length of a wire.
+def below(reach: float, fills: Iterable[Iterable[float]]) -> Floor:
+    """Return what stands for what masks hide beside values of a size, and is no value itself: parties see no more of
+    that size in a plan than the length of a wire.
     """
-    return -(2.0 ** math.ceil(math.log2(max(reach * _APART, _LEAST))))
+    found = tuple(sorted({fill for each in fills for fill in each}))
+    apart = _APART if len(found) < 2 else _APART + APART
+    return Floor(-(2.0 ** math.ceil(math.log2(max(reach * apart, _LEAST)))), found)
 
 
 def hiding(state: Context, name: str) -> Hiding | None:
