@@ -57,6 +57,7 @@ COMMANDS = {
     ),
     "cert": ("parties.cli.cert", "cert", "A CA of one's own, and certificates for different machines."),
     "policy": ("parties.cli.policy", "policy", "The policy that is in force at your party; read it again."),
+    "clock": ("parties.cli.clock", "clock", "Your party's clock beside the latest time that it has shown."),
     "party": ("parties.cli.serve", "party", "The party daemon."),
     "provider": ("parties.cli.serve", "provider", "The crypto-provider daemon."),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -133,6 +134,12 @@ def _examine_process(
     )
     fix = "" if skew < _CLOCK_SKEW else "set both clocks by NTP"
     yield Finding(f"{peer.name} clock", skew < _CLOCK_SKEW, f"{skew:.1f} s apart", fix)
+    if reply.clock_behind:
+        behind = datetime.timedelta(seconds=round(reply.clock_behind))
+        found = f"{behind} behind the latest time that it has shown, so it gives nothing at rest"
+        own = f"mpc clock --party CONFIG --accept (locally: mpc clock{where} --accept)"
+        fix = f"set its clock right; if it is right now, its operator says so: {own}"
+        yield Finding(f"{peer.name} kept time", False, found, fix)
     if role == "party":
         yield Finding(
             f"{peer.name} ledger",

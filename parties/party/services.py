@@ -72,6 +72,7 @@ class PartyService(party_pb2_grpc.PartyServicer):
             problem=node.problem,
             client_memory=node.config.limits.memory_of_one,
             policy_stale=node.rules.problem is not None,
+            clock_behind=node.vault.times.behind,
             roster_digest=roster_digest(node.config.provider.name, node.roster, node.config.cluster),
         )
         if request.probe:

@@ -106,6 +106,7 @@ RPCS = {
     "/mpc.v1.Consent/Requests": (consent_pb2.RequestsRequest, "replies"),
     "/mpc.v1.Consent/Decide": (consent_pb2.DecideRequest, "unary"),
     "/mpc.v1.Consent/Policy": (consent_pb2.PolicyRequest, "unary"),
+    "/mpc.v1.Consent/Clock": (consent_pb2.ClockRequest, "unary"),
     "/mpc.v1.Collect/OpenCollection": (data_pb2.SignedStatement, "unary"),
     "/mpc.v1.Collect/Standing": (collect_pb2.StandingRequest, "unary"),
     "/mpc.v1.Collect/CloseCollection": (collect_pb2.CollectionRequest, "unary"),

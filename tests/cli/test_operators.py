@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
+import time
 from collections.abc import Iterator
-from contextlib import chdir
+from contextlib import chdir, closing
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +162,22 @@ def test_an_operator_follows_all_of_its_partys_chain(folder: Path) -> None:
         run(folder, "audit", "--file", wrong, status=2)
     run(folder, "audit", "--output", "x.jsonl", status=2)
     run(folder, "audit", "--party", SECOND, "--file", "chain.jsonl", status=2)
+
+
+def test_an_operator_accepts_a_clock_that_was_ahead(folder: Path) -> None:
+    """The daemon remembers a later time than its clock shows, as one does whose clock was ahead before a restart."""
+    layout = LocalLayout.open(folder / ".mpc")
+    second = layout.members[2]
+    os.kill(running(second.folder) or 0, signal.SIGTERM)
+    assert eventually(lambda: running(second.folder) is None)
+    with closing(sqlite3.connect(second.data_dir / "ledger.sqlite")) as database, database:
+        database.execute("DELETE FROM data_clock")
+        database.execute("INSERT INTO data_clock VALUES (?)", (time.time() + 86_400,))
+    assert launcher.revive(layout) == [second.name]
+    [shown] = run(folder, "clock", "--party", SECOND)["clocks"]
+    assert shown["party"] == "party-1" and 86_000 < shown["behind_seconds"] < 86_401 and not shown["accepted"]
+    first, second_too = run(folder, "clock", "--accept")["clocks"]
+    assert not first["accepted"] and second_too["accepted"]
+    assert [each["behind_seconds"] for each in run(folder, "clock")["clocks"]] == [0, 0]
+    plain = mpc_here("clock", folder=folder)
+    assert plain.stdout.count("which is not behind") == 2

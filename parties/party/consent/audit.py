@@ -13,7 +13,7 @@ from parties.agreed.signed import dump
 from parties.party.ledger.schema import head_of
 
 Draw = Callable[[int], bytes]
-PUT, KEEP, GRANT, BUDGET, REVOKE, REQUEST, DECISION, OPEN, ALLOW, REVEAL, CHARGE, REMOVE = (
+PUT, KEEP, GRANT, BUDGET, REVOKE, REQUEST, DECISION, OPEN, ALLOW, REVEAL, CHARGE, REMOVE, CLOCK = (
     "put",
     "keep",
     "grant",
@@ -26,6 +26,7 @@ PUT, KEEP, GRANT, BUDGET, REVOKE, REQUEST, DECISION, OPEN, ALLOW, REVEAL, CHARGE
     "reveal",
     "charge",
     "remove",
+    "clock",
 )
 MOST_LISTED, MOST_BYTES = 1024, 4 << 20
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from mpc.errors import InputError, PlanError, PolicyError, SessionError
+from mpc.errors import InputError, MpcError, PlanError, PolicyError, SessionError
 from mpc.plan.plan import Plan
 from parties.agreed.requests import Proves, Request, how_to_approve, make_request
 from parties.config.models import PartyConfig
@@ -26,6 +26,8 @@ from parties.telemetry import logger
 
 _MOST_PROVED = 16
 """Datasets of a session that are proved each for itself, if nothing is proved of them together."""
+_AGAIN = 60.0
+"""Seconds after which requests are forgotten that could not be."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Operator:
 
     def __init__(self, config: PartyConfig, rules: Rules, ledger: Ledger, times: Times, draw: Draw) -> None:
         self._config, self.rules, self._ledger, self._times, self._draw = config, rules, ledger, times, draw
+        self._again = 0.0
 
     # -- may a session be opened?
 
@@ -180,8 +183,12 @@ class Operator:
         """Write the operator's word down, durably; the new head of the audit chain.
 
         uses: runs that are approved; 0 denies it.
+
+        Raises:
+            SessionError: it is approved, and the party's clock is behind.
+            UsageError: there is no such request, or that is no decision.
         """
-        now = self._times.shown()
+        now = self._times.now() if uses else self._times.shown()  # an approval holds from now on, a denial at once
         with self._ledger.writing(counted=True) as database:
             head = requests.decide(database, self._draw, request, uses, seconds, reason, now)
         logger().info("the operator decided", request=request, approved=uses)
@@ -190,11 +197,17 @@ class Operator:
     def tick(self) -> None:
         """Forget requests that have expired."""
         now = self._times.shown()
-        with self._ledger.reading() as database:
-            if not requests.has_expired(database, now):
-                return
-        with self._ledger.writing() as database:
-            requests.drop(database, now)
+        if now < self._again:
+            return
+        try:
+            with self._ledger.reading() as database:
+                if not requests.has_expired(database, now):
+                    return
+            with self._ledger.writing() as database:
+                requests.drop(database, now)
+        except MpcError as error:  # a disk that is full ends no daemon
+            self._again = now + _AGAIN
+            logger().warning("requests that have expired are not forgotten yet", why=error.what)
 
     # -- may an answer be told?
 

@@ -212,6 +212,17 @@ def drop(database: sqlite3.Connection, now: float, request: str = "") -> None:
     database.execute("DELETE FROM consent_requests WHERE expires <= ? OR id = ?", (now, request))
 
 
+def count_from(database: sqlite3.Connection, latest: float, now: float) -> None:
+    """Count from a time that is before the latest one that was shown, so that nothing holds for longer than it did.
+
+    What has expired is forgotten, and what is left holds as long from `now` on as it did from `latest` on.
+    """
+    drop(database, latest)
+    database.execute(
+        "UPDATE consent_requests SET expires = expires - ?, made = min(made, ?)", (max(latest - now, 0.0), now)
+    )
+
+
 def forget(database: sqlite3.Connection, request: str) -> None:
     """Forget a request that waited, now that no word is missing; an operator's word about it stays."""
     database.execute("DELETE FROM consent_requests WHERE id = ? AND state = ?", (request, WAITING))

@@ -13,7 +13,7 @@ from mpc.privacy.facts import CHARGE_UNIT
 from parties.agreed.bindings import read_binding
 from parties.agreed.grants import Budget
 from parties.agreed.keeps import check_keeps, read_keep
-from parties.party.consent import audit, requests, tables
+from parties.party.consent import audit, clock, requests, tables
 from parties.party.consent.answers import answers, nothing
 from parties.party.consent.decide import Missing
 from parties.party.node import PartyNode
@@ -26,9 +26,9 @@ from parties.wire.pieces import pieces
 from parties.wire.transport import caller
 
 _WORDS = frozenset({"Say"})
-_OPERATORS = frozenset({"Audit", "Requests", "Decide", "Policy"})
+_OPERATORS = frozenset({"Audit", "Requests", "Decide", "Policy", "Clock"})
 """Calls that the party's operator makes, with the party's own certificate."""
-_OPERATORS_ALONE = frozenset({"Decide", "Policy"})
+_OPERATORS_ALONE = frozenset({"Decide", "Policy", "Clock"})
 _LARGEST_NUMBER = (1 << 63) - 1
 
 
@@ -207,3 +207,15 @@ class ConsentService(consent_pb2_grpc.ConsentServicer):
             raise InputError("an approval is of one run or more")
         head = self._consent.operator.decide(request.id, uses, request.seconds, request.reason)
         return consent_pb2.DecideReply(head=head)
+
+    def Clock(self, request: consent_pb2.ClockRequest, context: grpc.ServicerContext) -> consent_pb2.ClockReply:
+        """Show the operator the clock beside the latest time, which it may have begin again from there."""
+        ended = clock.accept(self._consent, request.at) if request.accept else clock.Ended()
+        times = self._node.vault.times
+        return consent_pb2.ClockReply(
+            clock=times.clock(),
+            latest=times.latest,
+            behind=times.behind,
+            grants=ended.grants,
+            objects=ended.objects,
+        )

@@ -192,6 +192,11 @@ def drop_expired(database: sqlite3.Connection, before: float) -> None:
     database.execute("DELETE FROM consent_grants WHERE expires < ?", (before,))
 
 
+def end_expired(database: sqlite3.Connection, latest: float) -> int:
+    """End the grants that have expired by then, though it may be earlier again; how many.  Revocations stay."""
+    return database.execute("DELETE FROM consent_grants WHERE expires <= ?", (latest,)).rowcount
+
+
 def add_revocation(database: sqlite3.Connection, grant: str, owner: str, key: bytes, signed: Signed) -> bool:
     """Keep a revocation; False if there is one of that key already."""
     done = database.execute(

@@ -256,6 +256,11 @@ def overdue(database: sqlite3.Connection, begun: float, received: float, now: fl
     return _many(database, where, (DRAFT, begun, RECEIVED, received, now))
 
 
+def expired(database: sqlite3.Connection, now: float) -> list[Row]:
+    """List what has expired by a time, in seconds since 1970."""
+    return _many(database, "expires <= ?", (now,))
+
+
 def name_of(database: sqlite3.Connection, name: str) -> tuple[bytes, int, str] | None:
     """(its owner's key, its newest version, that one's id in hex) of a name that was ever taken."""
     query = "SELECT owner_key, version, newest FROM data_names WHERE name = ?"

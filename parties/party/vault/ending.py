@@ -61,6 +61,7 @@ class Ending:
         self._ledger, self._folder, self._cluster, self._trust = ledger, folder, cluster, trust
         self._keys, self._times, self._draw, self._forget = keys, times, draw, forget
         self._erasing = threading.Lock()
+        self._is_behind = False
 
     def remove(self, signed: Signed, client: str, key: bytes) -> None:
         """Remove an object for good, as its owner has signed, with all that was kept of it: keys, and then files.
@@ -146,13 +147,14 @@ class Ending:
         if rows:
             self.erase(lambda _: rows)
 
-    def erase(self, which: Callable[[sqlite3.Connection], Sequence[Row]]) -> list[Row]:
+    def erase(self, which: Callable[[sqlite3.Connection], Sequence[Row]], accepted: float | None = None) -> list[Row]:
         """Delete objects' keys durably, so that no copy of anything opens them, and then their files.
 
         A file that another version keeps stays, and is counted as that one's.
 
         Args:
             which: says in the transaction which objects end, and writes whatever belongs to that.
+            accepted: a time, in seconds since 1970, at which the party's clock begins again with that transaction.
 
         Raises:
             ConfigError: all that is done, but for the end of the old wrapping key, which is tried again.
@@ -166,11 +168,13 @@ class Ending:
                     kept = [(n, put, self._keys.unwrap(put, key)) for n, put, key in erased.wrapped_keys(database)]
                     rewrapped = [(fresh.wrap(put, key), number) for number, put, key in kept]
                     erased.rewrap(database, rewrapped, fresh.id)
-                    self._times.store(database)
+                    self._times.store(database, accepted)
                     self._keys.adopt(fresh)  # nobody reads before this transaction is over
             except BaseException:
                 self._keys.adopt(old)
                 raise
+            if accepted is not None:
+                self._times.accept(accepted)
             failed = self._settle()
         self._forget(rows)
         self._ledger.forget_deleted()
@@ -201,8 +205,8 @@ class Ending:
     def tick(self) -> None:
         """Drop puts that were given up and objects that have expired; remember the time."""
         try:
-            now = self._times.now()
-            if not self._times.is_due():
+            now = self._now()
+            if now is None or not self._times.is_due():
                 return
             with self._ledger.writing() as database:
                 self._times.store(database)
@@ -216,6 +220,20 @@ class Ending:
                 logger().info(event, name=row.name, version=row.version, owner=row.owner)
         except MpcError as error:
             logger().warning("data at rest are not looked after", why=str(error))
+
+    def _now(self) -> float | None:
+        """Tell the time; None while the clock is behind, which is logged once."""
+        try:
+            now = self._times.now()
+        except SessionError as error:
+            if not self._is_behind:
+                self._is_behind = True
+                logger().warning("data at rest are not looked after", why=error.what, fix=error.remedy)
+            return None
+        if self._is_behind:
+            self._is_behind = False
+            logger().info("the clock is not behind any more: data at rest are looked after again")
+        return now
 
 
 def _overdue(database: sqlite3.Connection, now: float) -> list[Row]:

@@ -21,7 +21,7 @@ class Times:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
-        self._latest = self.stored = 0.0
+        self._latest = self.stored = self._tried = 0.0
 
     def start(self, database: sqlite3.Connection) -> None:
         """Read the latest time that the ledger has."""
@@ -35,25 +35,46 @@ class Times:
             SessionError: the clock is behind what it has shown before.
         """
         now = self.clock()
-        if now < self._latest - BEHIND:
+        if behind := self._behind(now):
             raise SessionError(
-                f"this party's clock is {self._latest - now:.0f} seconds behind the latest time in its ledger",
+                f"this party's clock is {behind:.0f} seconds behind the latest time in its ledger",
                 cause="the clock was set back, or was ahead for a while; what has expired would live again",
-                remedy="set the clock of that machine right; the data are there again once it has caught up",
+                remedy="set the clock of that machine right; if it is right now, its operator says so: "
+                "mpc clock --party CONFIG --accept",
             )
         self._latest = max(self._latest, now)
         return now
+
+    @property
+    def latest(self) -> float:
+        """The latest time that the clock has shown, in seconds since 1970."""
+        return self._latest
+
+    @property
+    def behind(self) -> float:
+        """Seconds that the clock is behind what it has shown before; 0 where that is borne."""
+        return self._behind(self.clock())
+
+    def _behind(self, now: float) -> float:
+        return self._latest - now if now < self._latest - BEHIND else 0.0
+
+    def accept(self, now: float) -> None:
+        """Begin again at a time that was stored, though a later one was shown before."""
+        self._latest = self.stored = self._tried = now
 
     def shown(self) -> float:
         """Tell the time for a record, of which nothing follows: never earlier than what was shown before."""
         return max(self._latest, self.clock())
 
     def is_due(self) -> bool:
-        """Is it time to store what the clock has shown?"""
-        return self._latest - self.stored >= _STORED_EVERY
+        """Say whether it is time to store what the clock has shown; once a minute, also where that fails."""
+        if self._latest - max(self.stored, self._tried) < _STORED_EVERY:
+            return False
+        self._tried = self._latest
+        return True
 
-    def store(self, database: sqlite3.Connection) -> None:
-        """Write the latest time, within the caller's transaction."""
+    def store(self, database: sqlite3.Connection, now: float | None = None) -> None:
+        """Write the latest time, or another one that is `accept`ed after it, within the caller's transaction."""
         database.execute("DELETE FROM data_clock")
-        database.execute("INSERT INTO data_clock VALUES (?)", (self._latest,))
+        database.execute("INSERT INTO data_clock VALUES (?)", (self._latest if now is None else now,))
         self.stored = self._latest
