@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from mpc.compiler.compile import compile_model
 from tests.support.graphs import node
 from tests.support.models import assert_agrees
 
@@ -63,6 +64,23 @@ def test_attention_with_its_projections(mask: str, least: float, tmp_path: Path)
     nodes = [fused("Attention", ["x", "w", "b", "mask"], num_heads=HEADS, mask_filter_value=least)]
     path = saved(tmp_path, nodes, {"w": 2 * drawn(WIDTH, 3 * WIDTH), "b": drawn(3 * WIDTH)}, feeds)
     assert_agrees(path, feeds, {"x": (-1, 1), "mask": (0, 1) if mask == "places" else (0, PLACES)}, 5e-4)
+
+
+@pytest.mark.parametrize("least", [None, -65504.0, float(np.finfo(np.float32).min)])
+@pytest.mark.parametrize("operator", ["Attention", "MultiHeadAttention"])
+def test_rows_that_a_mask_hides_whole_are_told(operator: str, least: float | None, tmp_path: Path) -> None:
+    """They were off by 2e-3 without a word, or it was said that the model has none."""
+    settings = {} if least is None else {"mask_filter_value": least}
+    reads = ["x", "w", "b", "mask"] if operator == "Attention" else ["x", "x", "x", "", "mask"]
+    constants = {"w": drawn(WIDTH, 3 * WIDTH), "b": drawn(3 * WIDTH)} if operator == "Attention" else {}
+    path = saved(
+        tmp_path,
+        [fused(operator, reads, num_heads=HEADS, **settings)],
+        constants,
+        {"x": X, "mask": MASKS["places"]},
+    )
+    notes = "".join(compile_model(path, {"x": (-1, 1), "mask": (0, 1)}).notes)
+    assert "where masks hide all scores of a row" in notes and "minus infinity" not in notes
 
 
 def test_causal_attention_with_a_bias_for_scores(tmp_path: Path) -> None:

@@ -290,17 +290,17 @@ def test_numbers_that_secrets_choose_keep_their_order(
 ) -> None:
     """All below -10000 were one number, so what they say of each other was lost."""
     compiled = assert_agrees(decided(tmp_path, form, (far, near)), {"x": SCORES}, {"x": RANGE}, tolerance=1e-3)
-    assert not compiled.notes
+    assert not any("hide all scores of a row" not in note for note in compiled.notes)
 
 
-@pytest.mark.parametrize("far", [LEAST, -1e9, -1e6, -5e4])
+@pytest.mark.parametrize("far", [LEAST, -1e9, -1e6, -5e4, -1e4, -9e3])
 def test_a_row_that_a_secret_may_hide_whole_is_told(far: float, tmp_path: Path) -> None:
     """Beside the least float32 a model loses its scores: shares are equal there, and here they are the scores'."""
     path = decided(tmp_path, "chosen", (far, 0.0))
     told = any("hide all scores of a row" in note for note in compile_model(path, {"x": RANGE}).notes)
-    assert told == (far < -1e5)
+    assert told == (far <= -1e4)
     if not told:
-        assert_agrees(path, {"x": SCORES}, {"x": RANGE}, tolerance=0.01)
+        assert_agrees(path, {"x": SCORES}, {"x": RANGE}, tolerance=1e-3)
 
 
 @pytest.mark.parametrize(("mask", "told"), [([-1e9] * 6, True), ([-2e4] * 6, False), ([LEAST] * 6, False)])
@@ -354,15 +354,15 @@ def test_masks_of_too_many_numbers_are_told(tmp_path: Path) -> None:
         assert any("too many different numbers" in note for note in compiled.notes) == told
 
 
-@pytest.mark.parametrize("whole", [False, True])
-def test_masks_that_are_added_to_each_other_are_told(whole: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("less", [-3e4, -2e4])
+def test_masks_that_replace_each_other_by_other_numbers_are_told(less: float, tmp_path: Path) -> None:
     nodes = [node("Greater", ["x", "zero"], ["bit"]), node("Less", ["x", "one"], ["other"])]
-    nodes += [node("Where", ["bit", "far", "zero"], ["m"]), node("Where", ["other", "less", "zero"], ["n"])]
-    nodes += [node("Add", ["x", "m"], ["s"]), node("Add", ["s", "n" if whole else "one"], ["t"])]
+    nodes += [node("Where", ["bit", "far", "x"], ["s"]), node("Where", ["other", "less", "s"], ["t"])]
     nodes.append(node("Softmax", ["t"], ["y"], axis=-1))
-    constants = {"zero": 0.0, "one": 1.0, "far": -3e4, "less": -2e4}
+    constants = {"zero": 0.0, "one": 1.0, "far": -3e4, "less": less}
     path = save_model(tmp_path, nodes, {k: np.float32(v) for k, v in constants.items()}, ("batch", 4))
-    assert any("added to each other" in note for note in compile_model(path, {"x": RANGE}).notes) == whole
+    notes = compile_model(path, {"x": RANGE}).notes
+    assert any("replace each other" in note for note in notes) == (less != -3e4)
 
 
 @pytest.mark.parametrize(("factor", "held"), [(-2e4, True), (-2e5, True), (-1e7, False)])

@@ -12,8 +12,8 @@ FAR = 104.0
 
 APART = 2.0**-6
 """The part of what stands for hidden numbers by which others that stand for nearer ones are nearer."""
-ABSORBING = -1e5
-"""Beside numbers below it float32 keeps less than two digits behind the point, and soon none."""
+ABSORBING = -1e4
+"""Beside it float32 keeps three digits behind the point, and beside numbers below it soon none."""
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,15 @@ import numpy as np
 
 from mpc.compiler.graph.attributes import Function
 from mpc.compiler.graph.graph import MOVES, Node, Shape, static
-from mpc.compiler.graph.hidden import ABSORBING, FAR, Hidden
+from mpc.compiler.graph.hidden import FAR, Hidden
 from mpc.compiler.lowering.builder import Lowering
 from mpc.compiler.lowering.emitted import SMALLER, Value
 from mpc.compiler.lowering.intervals import Interval
 from mpc.compiler.lowering.rules.together import divided
 from mpc.compiler.lowering.tournaments import of_rows
 
+_LOST = -1e5
+"""Beside numbers below it float32 keeps less than two digits behind the point."""
 _FACTOR_FRACTION = 20
 """Fractional bits that a share has as a factor of a product."""
 
@@ -40,7 +42,7 @@ def skips(state: Lowering, x: Value, hidden: Hidden) -> Hidden | None:
             f"changes no share: add constants nearer to zero, or {SMALLER}"
         )
     top = found.below.max(axis=-1)
-    if (np.isfinite(top) & (top < ABSORBING)).any():
+    if (np.isfinite(top) & (top < _LOST)).any():
         state.note(
             f"constants of {top[np.isfinite(top)].min():.3g} or so are added to all scores of a row: here its shares "
             "follow the scores, where a model that is run in float32 loses them beside such a number and gives equal "

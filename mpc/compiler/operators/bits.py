@@ -39,6 +39,9 @@ def _ends(
             read = [_ends(state, writers, part, depth - 1, found) for part in parts]
             known = [each for each in read if each is not None]
             found[x] = _made(node, known) if len(known) == len(read) else None
+            if (ends := node.attributes.known) is not None:
+                low, high = found[x] or ends
+                found[x] = max(low, ends[0]), min(high, ends[1])
     return found[x]
 
 

@@ -140,7 +140,7 @@ def _places(state: Context, mask: str, scores: str, least: float) -> str:
         return name
     found = state.scale(mask, -max(least, MASKED), max(least, MASKED))
     if least < MASKED:
-        state.cut[found] = Cut(-2 * MASKED, -np.inf)
+        state.cut[found] = Cut(-2 * MASKED, least)
     return found
 
 

@@ -119,7 +119,7 @@ def _note_whole_rows(state: Context, x: str) -> None:
     infinite = any(cut.least == -np.inf for cut, _, _ in cuts)
     if together and not infinite and _one_fill(state, x):
         return  # equal numbers have equal shares, here and in the model
-    if together or infinite or added < ABSORBING:
+    if together or infinite or added <= ABSORBING:
         why = ""
         if infinite:
             why = ", and where all of it is minus infinity the model has none"
@@ -321,6 +321,8 @@ def _of_node(state: Context, writers: dict[str, Node], node: Node, depth: int, b
     first = np.broadcast_to(first, static(state.shapes[node.reads[0]]))
     if node.op == "reshape":
         return first.reshape(static(node.shape))
+    if node.op == "relu":  # as of a maximum with a number that a mask puts
+        return np.where(first >= -LEAST_MASK, first, 0.0)
     if isinstance(taken, Transpose):
         return first.transpose(taken.axes)
     if isinstance(taken, Take) and min(taken.indices) >= 0:

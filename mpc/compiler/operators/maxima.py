@@ -119,11 +119,6 @@ def hiding_factor(state: Context, x: str, factor: np.ndarray, out: str) -> np.nd
         state.cut[out] = Cut(-2 * MASKED, float(side * fill))
         return np.full_like(factor, side * MASKED / unit)
     found = hiding(state, out)
-    if found is not None and found.ranked and found.added and not found.hides(fill) and found.side * fill < 0:
-        state.note(
-            f"where a mask leaves fewer numbers than are ranked, those that it hides are in their own order here, and "
-            f"in the model in what float32 leaves of it beside {fill:.3g}: do not use these ranks"
-        )
     if state.floor is None or out in state.kept or found is None or not found.added:
         return factor
     if not _is_below(state, found, fill):
@@ -161,7 +156,7 @@ def mask_factor(state: Context, x: str, factor: np.ndarray) -> tuple[float, np.n
     """
     if not factor.size or not (np.abs(factor) > -LEAST_FACTOR).all() or (factor != factor.flat[0]).any():
         return None
-    unit = _unit(state, state.value(x))
+    unit = unit_of(state, state.value(x))
     return None if unit is None else (unit, np.asarray(unit * factor.flat[0]))
 
 
@@ -174,7 +169,7 @@ def note_mask(state: Context, x: str, factor: np.ndarray) -> None:
         )
 
 
-def _unit(state: Context, x: str) -> float | None:
+def unit_of(state: Context, x: str) -> float | None:
     """Return the number beside zero that x is, if what it is made of is zero or one; None if it is never zero, and of
     whole numbers that may be others.
     """

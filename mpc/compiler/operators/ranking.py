@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from mpc.compiler.graph.attributes import ArgMax, Constant, Round, Weigh, Weighted
-from mpc.compiler.graph.graph import static
-from mpc.compiler.operators.context import LEAST_MASK, Context, ModelNode, Settings
+from mpc.compiler.graph.attributes import ArgMax, Round, Weigh
+from mpc.compiler.operators.absorbed import note_places
+from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.facts import Ordered, Place
 from mpc.compiler.operators.labels import one_hot
 from mpc.compiler.operators.logic import between
-from mpc.compiler.operators.masks import DEEPEST, LEAST_FACTOR, added_constants, behind
 from mpc.compiler.operators.registry import handles
 
 _MOST_RANKED = 256
@@ -27,6 +26,7 @@ def argmax(state: Context, node: ModelNode, settings: Settings) -> None:
     shape = state.shapes[x]
     axis = state.axis(settings.get("axis", 0), shape)
     x = compared(state, x, axis)
+    note_places(state, x, axis, 1, 1.0 if node.op_type == "ArgMax" else -1.0)
     moved, back = state.last(x if node.op_type == "ArgMax" else state.scale(x, -1.0), [axis])
     place = argmax_of(state, moved, bool(settings.get("select_last_index", 0)))
     if settings.get("keepdims", 1):
@@ -110,13 +110,14 @@ def top_k(state: Context, node: ModelNode, settings: Settings) -> None:
     x = state.value(node.input[0])
     axis = state.axis(settings.get("axis", -1), state.shapes[x])
     moved, back = state.last(x, [axis])
-    keys, _ = state.last(compared(state, x, axis), [axis])
+    ranked = compared(state, x, axis)
+    keys, _ = state.last(ranked, [axis])
     n = state.size(state.shapes[moved], -1, "a ranking")
     if not 1 <= k <= n or n > _MOST_RANKED or n == 1:
         raise state.origin.refuse(
             f"the {k} largest of {n}; 2 to {_MOST_RANKED} elements can be ranked", remedy=_ranked_instead(k, n)
         )
-    _note_hidden(state, x, axis, k, sign)
+    note_places(state, ranked, axis, k, sign)
     rounded = state.emit("round", (moved,), None, state.shapes[moved], Round())
     chosen = _one_hot(state, _ranks(state, _apart(state, keys, sign), n, sign), n, k)
     lead = state.shapes[moved][:-1]
@@ -130,41 +131,6 @@ def top_k(state: Context, node: ModelNode, settings: Settings) -> None:
     for name, found in zip(node.output, (values, places), strict=False):
         if name:
             state.transpose(found, back, name)
-
-
-def _note_hidden(state: Context, x: str, axis: int, k: int, sign: float) -> None:
-    """Say so if a public mask is added that leaves fewer numbers than are ranked."""
-    added = added_constants(state, {node.writes: node for node in state.nodes}, x, DEEPEST, {})
-    if added is None:
-        return
-    added = sign * np.broadcast_to(added, static(state.shapes[x]))
-    hidden = added < LEAST_FACTOR
-    visible = int((~hidden).sum(axis=axis).min())
-    is_mask = hidden.any() and not hidden.all() and bool((np.abs(added[~hidden]) < -LEAST_MASK).all())
-    if visible < k and is_mask and _adds_far(state, x):
-        state.note(
-            f"a mask that is the model's own leaves {visible} of the {k} numbers that are ranked: those that it hides "
-            "are in their own order here, and in the model in what float32 leaves of it beside "
-            f"{sign * added.min():.3g}: do not use these ranks"
-        )
-
-
-def _adds_far(state: Context, x: str) -> bool:
-    """Is anything so far away added to what x is made of?  What is put in the place of numbers makes them equal."""
-    for _, node, _, _ in behind(state, x):
-        if node is None:
-            continue
-        if isinstance(node.attributes, Constant) and _is_far(node.attributes.weight):
-            return True
-        if node.op == "scale" and (bias := node.of(Weighted).bias) is not None:
-            weight, bias = np.broadcast_arrays(node.of(Weighted).weight, bias)
-            if _is_far(bias[weight != 0]):
-                return True
-    return False
-
-
-def _is_far(values: np.ndarray) -> bool:
-    return bool((np.abs(values) > -LEAST_FACTOR).any())
 
 
 def _apart(state: Context, x: str, sign: float) -> str:
@@ -211,6 +177,7 @@ def hardmax(state: Context, node: ModelNode, settings: Settings) -> None:
     shape = state.shapes[x]
     axis = state.axis(settings.get("axis", -1 if state.opset >= 13 else 1), shape)
     axes = [axis] if state.opset >= 13 else list(range(axis, len(shape)))
+    note_places(state, x, axis, 1, 1.0)
     moved, back = state.last(x, axes)
     lead, number = state.shapes[moved][: len(shape) - len(axes)], state.count(x, axes)
     place = argmax_of(state, state.reshape(moved, (*lead, number)))

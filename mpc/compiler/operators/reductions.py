@@ -10,6 +10,7 @@ from mpc.compiler.graph.attributes import Constant
 from mpc.compiler.graph.hidden import Hidden
 from mpc.compiler.graph.writer import FIX_BATCH
 from mpc.compiler.operators import averages
+from mpc.compiler.operators.absorbed import note_shares
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import magnitude
 from mpc.compiler.operators.facts import Length, Mean, Ordered, Square, SquaredLength, Top
@@ -203,6 +204,7 @@ def softmax(state: Context, node: ModelNode, settings: Settings) -> None:
     if node.op_type == "Softmax":
         softmax_of(state, x, axes, node.output[0])
         return
+    note_shares(state, x)
     rest = below(state, x, _maximum(state, x, axes))
     powers = state.function("exp_negative", rest, known=(0.0, 1.0))
     total = state.total(powers, axes, known=(1.0, float(state.count(x, axes))))
@@ -219,6 +221,7 @@ def softmax_of(state: Context, x: str, axes: Sequence[int], out: str | None = No
     if number == 1:
         state.note("a softmax over one element is 1, whatever that is")
         return state.emit("constant", (), out, state.shapes[x], Constant(weight=np.ones(())))
+    note_shares(state, x)
     found = hidden_of(state, x) if [*axes] == [len(state.shapes[x]) - 1] else None
     seen, hidden = found or (x, None)
     if hidden is not None and hidden.certain:

@@ -1,0 +1,153 @@
+"""Far numbers that masks add to others: float32, in which models are run elsewhere, loses these beside them.
+
+Here they keep their order and their differences, so places among them, and shares, are others than a model's.  A note
+says so: of a secret mask always, since it may hide all of a row, and of a public one where it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mpc.compiler.graph.attributes import Constant, Sum, Weighted
+from mpc.compiler.graph.graph import MOVES, Node, static
+from mpc.compiler.graph.hidden import ABSORBING
+from mpc.compiler.operators.context import LEAST_MASK, Context
+from mpc.compiler.operators.masks import DEEPEST, LEAST_FACTOR, added_constants
+from mpc.compiler.operators.maxima import unit_of
+
+_FAR = -ABSORBING
+"""Beside numbers of this size float32 keeps at most ten bits behind the point."""
+_MAY_COUNT = -LEAST_FACTOR
+"""Reals that are multiplied with so much count as a mask."""
+_WAYS = ("multiply", "relu", "scale", "sum", *MOVES)
+
+
+def note_places(state: Context, x: str, axis: int, k: int, sign: float) -> None:
+    """Say so if the first k places of x along an axis may be among numbers that a mask is added to.
+
+    Args:
+        sign: 1.0 if the largest come first.
+    """
+    if fill := secretly_added(state, x):
+        state.note(
+            f"numbers that a mask adds {fill:.3g} to keep their order here, and lose it beside that in float32: their "
+            "places are others than the model's, as where it hides all of a row, or leaves fewer numbers than are "
+            "ranked: do not use these ranks"
+        )
+    added = added_constants(state, {node.writes: node for node in state.nodes}, x, DEEPEST, {})
+    if added is None or not _adds_far(state, x):
+        return
+    rows = np.moveaxis(sign * np.broadcast_to(added, static(state.shapes[x])), axis, -1)
+    rows = np.unique(rows.reshape(-1, rows.shape[-1]), axis=0)
+    far = [level for row in rows if (level := _first_far(row, k))]
+    if far and bool((np.abs(rows) < -LEAST_MASK).any()):
+        state.note(
+            f"a mask that is the model's own adds {sign * max(far, key=abs):.3g} to numbers that are among the {k} "
+            "first: they keep their order here, and lose it beside that in float32: do not use these ranks"
+        )
+
+
+def note_shares(state: Context, x: str) -> None:
+    """Say so if shares of a row that a secret mask hides whole are others, and `masks.cut_of` does not."""
+    fill = secretly_added(state, x)
+    if fill and not any(node.writes in state.cut for node, _ in _behind(state, x)):
+        state.note(
+            "where masks hide all scores of a row, as those of a query whose keys are all padding or come later, its "
+            f"shares are others than the model's, which in float32 loses scores beside {fill:.3g}: do not use such "
+            "rows, or put one finite number in place of all hidden scores"
+        )
+
+
+def _first_far(row: np.ndarray, k: int) -> float:
+    """Return a far number that is added to several of the numbers of which some are among the k first; else 0."""
+    levels, counts = np.unique(-row, return_counts=True)
+    before = np.cumsum(counts) - counts
+    found = levels[(counts > 1) & (before < k) & (np.abs(levels) >= _FAR)]
+    return -float(found[0]) if found.size else 0.0
+
+
+def secretly_added(state: Context, x: str) -> float:
+    """Return the farthest number that a secret mask adds to what x is made of, in the model; 0.0 if none does."""
+    return max((float(fill) for fill in _fills(state, x)), key=abs, default=0.0)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How a value reaches another one.
+
+    Args:
+        factor: what it is multiplied with.
+        beside: whether anything is added to it.
+        chosen: whether a secret chooses it.
+    """
+
+    factor: float = 1.0
+    beside: bool = False
+    chosen: bool = False
+
+
+def _fills(state: Context, x: str) -> Iterator[float]:
+    for node, way in _behind(state, x):
+        if not way.beside or node.op != "scale" or node.writes in state.floored:
+            continue
+        if (cut := state.cut.get(node.writes)) is not None:
+            yield cut.least
+        elif (fill := _fill_of(state, node, way)) is not None:
+            yield way.factor * fill
+
+
+def _fill_of(state: Context, node: Node, way: _Way) -> float | None:
+    """Return the far number that a mask is where it hides, or that is added where a secret says so; else None."""
+    [mask], weight = node.reads, node.of(Weighted).weight
+    bias = np.zeros(()) if (found := node.of(Weighted).bias) is None else np.asarray(found)
+    if way.chosen and weight.size and bias.size and (np.abs(bias) >= _FAR).all() and weight.all():
+        return float(bias.flat[0])
+    least = _FAR if mask in state.integral else _MAY_COUNT
+    if not weight.size or np.abs(weight).max() < least or (unit := unit_of(state, mask)) is None:
+        return None
+    ends = np.concatenate([bias.reshape(-1), (bias + unit * weight).reshape(-1)])
+    return float(ends[np.abs(ends).argmax()])
+
+
+def _behind(state: Context, x: str) -> Iterator[tuple[Node, _Way]]:
+    """Yield the nodes that x is made of, and how what they write reaches it."""
+    writers, seen = {node.writes: node for node in state.nodes}, set[tuple[str, bool, bool]]()
+    left = [(x, _Way())]
+    while left:
+        name, way = left.pop()
+        node, key = writers.get(name), (name, way.beside, way.chosen)
+        if node is None or key in seen or node.op not in (*_WAYS, "constant"):
+            continue
+        seen.add(key)
+        if node.op == "relu" or any(writers[read].op == "relu" for read in node.reads if read in writers):
+            way = replace(way, chosen=False)  # a maximum with a number, which is taken away and added again
+        yield node, way
+        factors = [1.0] * len(node.reads)
+        if node.op == "scale":
+            weight = node.of(Weighted).weight
+            factors = [float(weight.flat[0]) if weight.size and (weight == weight.flat[0]).all() else 1.0]
+        elif node.op == "sum":
+            factors = list(node.of(Sum).factors)
+            way = replace(way, beside=way.beside or len(node.reads) > 1)
+        elif node.op == "multiply":
+            way = replace(way, chosen=any(read in state.integral for read in node.reads))
+        left += [(read, replace(way, factor=way.factor * each)) for read, each in zip(node.reads, factors, strict=True)]
+
+
+def _adds_far(state: Context, x: str) -> bool:
+    """Is anything so far away added to what x is made of?  What is put in the place of numbers makes them equal."""
+    for node, _ in _behind(state, x):
+        if isinstance(node.attributes, Constant) and _is_far(node.attributes.weight):
+            return True
+        if node.op == "scale" and (bias := node.of(Weighted).bias) is not None:
+            weight, bias = np.broadcast_arrays(node.of(Weighted).weight, bias)
+            if _is_far(bias[weight != 0]):
+                return True
+    return False
+
+
+def _is_far(values: np.ndarray) -> bool:
+    return bool((np.abs(values) >= _FAR).any())
