@@ -156,6 +156,17 @@ def test_an_average_by_reals_is_as_exact_as_by_whole_numbers(
     assert compiled.errors["y"] < 1e-4
 
 
+@pytest.mark.parametrize("places", [6, 12])
+def test_an_average_by_few_reals_is_as_exact_as_by_many(places: int, tmp_path: Path) -> None:
+    """Up to twelve places take one series without octaves, whose coefficients had too few digits: 1e-3 were lost."""
+    rng, given = np.random.default_rng(7), feeds(places)
+    given["mask"] = (np.arange(places) <= np.arange(places)[:, None]).astype(np.float32)
+    given["x"] = rng.uniform(2, 4, (places, places, WIDTH)).astype(np.float32)
+    model = save(tmp_path, [*REALS, *TOTAL, *FLAT, *CLIP, *DIV], OPEN, 1.0, TensorProto.FLOAT, places=places)
+    compiled = assert_agrees(model, given, {"x": (-4, 4), "mask": (0, 1)}, tolerance=1e-4)
+    assert max(compiled.errors.values()) < 3e-5 and plan_cost(compiled.plan, 1).rounds <= 6
+
+
 def test_of_no_weights_an_average_is_zero_and_their_digits_stay(tmp_path: Path) -> None:
     given = reals(1.0)
     given["mask"][::2] = 0

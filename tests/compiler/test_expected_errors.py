@@ -170,8 +170,8 @@ masked (float[batch, 8, 4] x, float[batch, 8] m) => (float[batch, 8, 4] y)
 def test_what_equal_numbers_at_marked_places_are_off_by_is_told(tmp_path: Path) -> None:
     """Numbers that are equal along one axis alone, beside marks that are all alike, are off by far less."""
     path, rng = save(tmp_path, onnx.parser.parse_model(NORMALISED)), np.random.default_rng(8)
-    compiled = compile_model(path, {"x": (-2.0, 2.0), "m": (0.0, 1.0)})
-    levels, number = rng.uniform(-2, 2, (400, 1, 1)), rng.integers(1, 9, (400, 1))
+    compiled = compile_model(path, {"x": (-32.0, 32.0), "m": (0.0, 1.0)})
+    levels, number = rng.uniform(-32, 32, (400, 1, 1)), rng.integers(1, 9, (400, 1))
     feeds = {"x": np.broadcast_to(levels, (400, 8, 4)).astype(np.float32), "m": np.float32(np.arange(8) < number)}
     expected, [ours], [right] = compiled.rehearsal.expected["y"], computed(compiled, feeds), plaintext(path, feeds)
     off = np.abs(ours - right)

@@ -18,6 +18,7 @@ from mpc.compiler.lowering import normalise, piecewise
 from mpc.compiler.lowering.builder import Lowering
 from mpc.compiler.lowering.emitted import SMALLER, Value
 from mpc.compiler.lowering.fitted import (
+    FINEST_RESULT,
     SERIES_BITS,
     SMALL_VALUES,
     bits_of,
@@ -59,6 +60,8 @@ _WHOLE_WINDOW = 30
 """Bits of a period of that series, in units of its argument."""
 _WHOLE_BITS = 44
 """Fractional bits of its result."""
+_INVERSE_BITS = 44
+"""Fractional bits of an inverse, or of one over a root: a sum of many values may be multiplied by it."""
 
 
 def apply(
@@ -139,7 +142,13 @@ def apply(
         raise too_wide(state, low, high)
     _note_ends(state, name, held)
     outside = least < inside[0] != function.low  # it counts as more than it can be
-    return evaluate(state, x, function, series, inside, bits_of(finest), outside)
+    bits = _inverse_bits(series) if name in ("reciprocal", "rsqrt") else bits_of(finest)
+    return evaluate(state, x, function, series, inside, bits, outside)
+
+
+def _inverse_bits(series: Series) -> int:
+    """Return fractional bits of an inverse: fewer if its values are so small that more than these need the digits."""
+    return max(bits_of(False), min(_INVERSE_BITS, FINEST_RESULT + math.frexp(series.reach)[1]))
 
 
 @dataclass(frozen=True)

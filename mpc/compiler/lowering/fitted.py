@@ -26,7 +26,7 @@ _CLAMPED_BITS = 57
 """Bound of one that is clamped, with the factor."""
 SMALL_VALUES = 2.0**-5
 """A function that is never larger has its coefficients rounded beside its size, and is held to a part of that."""
-_FINEST_RESULT = 64
+FINEST_RESULT = 64
 """Fractional bits of small values, beyond which a wire has no room for its truncation."""
 
 
@@ -58,7 +58,7 @@ def _digits(series: Series, bits: int) -> tuple[int, int]:
     Small values have smaller coefficients, and these as many more bits: else rounding would leave nothing of them.
     """
     reach, largest = series.reach, max(float(np.abs(series.cosines).max()), float(np.abs(series.sines).max()))
-    more = min(_FINEST_RESULT - bits, -math.frexp(reach)[1]) if 0 < reach < SMALL_VALUES else 0
+    more = min(FINEST_RESULT - bits, -math.frexp(reach)[1]) if 0 < reach < SMALL_VALUES else 0
     bits = min(bits, 57 - max(0, math.frexp(max(reach, 1.0))[1]))
     half = min(bits // 2, 30 - math.frexp(max(math.ldexp(largest, more), 1.0))[1])
     return half + more, min(bits, half + tables.UNIT_BITS) + more
