@@ -28,6 +28,7 @@ class Function:
         vanishes: the constant below `low` is 0.
         lined: above `high` it is its argument, not a constant.
         emphasis: how many times nearer to the value a series should be there; None: everywhere alike.
+        over: the constant above `high`, if it is another than the value there.
         below, above: the constants.
     """
 
@@ -38,6 +39,7 @@ class Function:
     vanishes: bool = False
     lined: bool = False
     emphasis: Callable[[np.ndarray], np.ndarray] | None = None
+    over: float | None = None
 
     @property
     def below(self) -> float:
@@ -45,7 +47,7 @@ class Function:
 
     @property
     def above(self) -> float:
-        return float(self.value(np.array(self.high)))
+        return float(self.value(np.array(self.high))) if self.over is None else self.over
 
 
 def _erf(x: np.ndarray) -> np.ndarray:
@@ -124,7 +126,7 @@ def _sigmoid_slope() -> Function:
 
 def _softplus_slope() -> Function:
     """Return the slope of what `softplus` is: the logistic function less the step at 11."""
-    return Function(lambda x: _logistic(x) - (x > 11.0), -11.0, 11.0)
+    return Function(lambda x: _logistic(x) - (x > LINEAR_FROM), -LINEAR_FROM, LINEAR_FROM, over=0.0)
 
 
 def _gelu_slope() -> Function:

@@ -20,6 +20,8 @@ from mpc.gates.fourier import Clamp
 _ROUGHEST = 1e-2
 """Let rounded coefficients be off by so much, beside the largest result; 1 at least."""
 _CLAMP_STEP = 0.01
+_CLAMP_RISE = 2e-5
+"""What a function may rise by in a step at a clamped end, beside its largest value; 1 at least."""
 SERIES_BITS = 52
 """Bound of a series' argument: room for the period's factor and the clamp's margin below 59."""
 _CLAMPED_BITS = 57
@@ -89,6 +91,8 @@ def evaluate(
     beyond = low < inside[0] == function.low, high > inside[1] == function.high
     values = function.value(np.linspace(*inside, 257))
     least, most = float(values.min()) - 4 * series.error, float(values.max()) + 4 * series.error
+    if beyond[1]:
+        least, most = min(least, function.above), max(most, function.above)
     if outside:
         least, most = min(least, series.ends[0]), max(most, series.ends[1])
     half, bits = _digits(series, bits)
@@ -142,16 +146,30 @@ def readable(state: Lowering, x: Value) -> Value:
     return x
 
 
+def _clamp_step(inside: tuple[float, float], ends: tuple[float | None, float | None], function: Function) -> float:
+    """Return how far inside the interval an argument may count as its end: less where the function is steep there.
+
+    Args:
+        ends: the constants beyond the interval; None where no argument lies.
+    """
+    step = _CLAMP_STEP * (inside[1] - inside[0]) / 20
+    values = function.value(np.array([inside[0] + step, inside[1] - step])).tolist()
+    rise = max(abs(end - value) for end, value in zip(ends, values, strict=True) if end is not None)
+    return step * min(1.0, _CLAMP_RISE * max(1.0, *map(abs, values)) / max(rise, _CLAMP_RISE / 8))
+
+
 def _clamp(x: Value, inside: tuple[float, float], beyond: tuple[bool, bool], function: Function, unit: float) -> Clamp:
     """Levels just inside the fitted interval, at the wire's bound where x is never beyond it.
 
     Comparisons are no finer than they need be.
     """
-    step = _CLAMP_STEP * (inside[1] - inside[0]) / 20
+    ends = function.below if beyond[0] else None, function.above if beyond[1] else None
+    step = _clamp_step(inside, ends, function)
     shift = max(0, log2(x.scale * Fraction(step)), x.wire.bits + 2 - 48)
     margin = 2 << shift
     limit = (1 << x.wire.bits) - 1
     low = max(-limit, math.ceil(inside[0] * x.scale) + margin) if beyond[0] else -limit
     high = min(limit, math.floor(inside[1] * x.scale) - margin) if beyond[1] else limit
-    below, above = (float(function.value(np.array(end))) for end in inside)
-    return Clamp(low=low, high=high, below=round(below * unit), above=round(above * unit), shift=shift)
+    usual = function.value(np.array(inside)).tolist()
+    below, above = (round((own if end is None else end) * unit) for end, own in zip(ends, usual, strict=True))
+    return Clamp(low=low, high=high, below=below, above=above, shift=shift)
