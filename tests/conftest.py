@@ -2,11 +2,15 @@
 
 Tests run in random order, and the last lines say how to have that order again.  Modules that take longest come first,
 in random order too: at the end no worker waits for another one's last module.
+
+Temporary files lie in memory where there is enough of it: on a disk, ledgers and certificates would be waited for tens
+of thousands of times.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -49,6 +53,14 @@ LONGEST = {
     "unit/test_warmup.py",
 }
 """Modules of more than some twenty seconds."""
+MEMORY = Path("/dev/shm")
+"""Where Linux has files that lie in memory."""
+MEMORY_BYTES = 4 << 30
+"""Free bytes there from which on tests use it; a run of all of them leaves less than a tenth of that."""
+TEMPORARY = "PYTEST_DEBUG_TEMPROOT"
+"""pytest's variable for the folder below which it makes temporary ones."""
+_MADE: list[Path] = []
+"""The folder below which this process has made temporary ones."""
 _HERE = Path(__file__).parent
 _QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
@@ -60,6 +72,8 @@ settings.load_profile("exploring" if FULL else "repeatable")
 def pytest_configure(config: pytest.Config) -> None:
     """Take interrupts, which the background job of a shell ignores, as would all its children; seeding is ours."""
     config.option.randomly_reset_seed = False
+    if TEMPORARY not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= MEMORY_BYTES:
+        os.environ[TEMPORARY] = str(MEMORY)
     os.environ[VARIABLE] = OFF  # what tests compile they compile, whatever was compiled before
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -83,6 +97,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.add_marker(pytest.mark.timeout(patient(limit)), append=False)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """Leave nothing in memory behind a run without a failure; the folder of one with failures is there to be read."""
+    if exitstatus == 0 and os.environ.get(TEMPORARY) == str(MEMORY):
+        for folder in _MADE:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """The order's seed, which -q leaves out."""
     if config.getoption("randomly_reorganize", False):
@@ -96,6 +118,7 @@ def temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
 
     Whoever is killed cleans nothing up: clusters of `Cluster.local()`, processes that a test kills, a whole run.
     """
+    _MADE.append(tmp_path_factory.getbasetemp())
     folder = tmp_path_factory.mktemp("temporary")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(folder))

@@ -9,8 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import blake3
 import numpy as np
@@ -36,15 +34,10 @@ FEW = 4
 """Clients that connect as clients do."""
 
 
-MEMORY = Path("/dev/shm")
-"""A disk would be waited for 12,000 times, which says nothing about what is tested here."""
-
-
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[InProcess]:
-    with TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
-        with InProcess(Path(folder), 2) as running:
-            yield running
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
+    with InProcess(tmp_path_factory.mktemp("many"), 2) as running:
+        yield running
 
 
 def issuer(cluster: InProcess) -> Callable[[str], Identity]:
