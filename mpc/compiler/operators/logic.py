@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from mpc.compiler.functions import LINEAR_FROM
 from mpc.compiler.graph.attributes import Constant
 from mpc.compiler.graph.graph import HALF_STEP, MOVES
-from mpc.compiler.operators.boundless import decided, note_choice, piecewise, refuse_far, within
+from mpc.compiler.operators.boundless import (
+    COMPARISONS,
+    by_choice,
+    decided,
+    finite,
+    note_choice,
+    piecewise,
+    refuse_far,
+    within,
+)
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import difference, masking, product
 from mpc.compiler.operators.facts import Beyond, Never, Softplus, Truncated, Vanishing
@@ -20,35 +30,62 @@ from mpc.compiler.operators.registry import handles
 from mpc.compiler.operators.vanishing import only_vanishes
 from mpc.wires import broadcast
 
-_COMPARISONS = {
-    "GreaterOrEqual": np.greater_equal,
-    "LessOrEqual": np.less_equal,
-    "Greater": np.greater,
-    "Less": np.less,
-}
-
 
 @handles("GreaterOrEqual", "LessOrEqual", "Greater", "Less")
 def compare(state: Context, node: ModelNode, settings: Settings) -> None:
     """Compute [x >= y], a step of x - y; x > y is the opposite of y >= x.  Infinite constants decide it themselves."""
     left, right = node.input[:2]
-    constant = left if state.is_constant(left) else right if state.is_constant(right) else None
-    if constant is not None and not within(levels := state.numbers(constant, "a level")).all():
-        _compare_with(state, node, levels, first=constant == left)
+    if _compare_with_constant(state, node):
         return
-    if node.op_type in ("Greater", "LessOrEqual"):
+    _compared(state, node.op_type, left, right, node.output[0])
+    if (
+        node.op_type == "Greater"
+        and state.is_constant(right)
+        and (state.numbers(right, "a level") >= LINEAR_FROM).all()
+    ):
+        state.facts[node.output[0]] = Beyond(left)
+
+
+def _compared(state: Context, operator: str, left: str, right: str, out: str | None = None) -> str:
+    if operator == "Equal":
+        return _equal(state, left, right, out)
+    if operator in ("Greater", "LessOrEqual"):
         left, right = right, left
-    opposite = node.op_type in ("Greater", "Less")
-    bit = state.step(difference(state, left, right), 0.0, None if opposite else node.output[0])
-    if opposite:
-        negation(state, bit, node.output[0])
-    if node.op_type == "Greater" and state.is_constant(left) and (state.numbers(left, "a level") >= LINEAR_FROM).all():
-        state.facts[node.output[0]] = Beyond(right)
+    opposite = operator in ("Greater", "Less")
+    bit = state.step(difference(state, left, right), 0.0, None if opposite else out)
+    return negation(state, bit, out) if opposite else bit
+
+
+def _compare_with_constant(state: Context, node: ModelNode) -> bool:
+    """Compare with a constant that is infinite, or as good, or with what a condition put there; else False."""
+    left, right = node.input[:2]
+    constant = left if state.is_constant(left) else right if state.is_constant(right) else None
+    if constant is None or state.constants[constant].dtype.kind not in "fiu":
+        return False
+    levels, first = state.numbers(constant, "a level"), constant == left
+    if not within(levels).all():
+        _compare_with(state, node, levels, first=first)
+        return True
+    value = right if first else left
+    if levels.size != 1 or levels.ndim > len(state.secret(value)):
+        return False
+    compared = COMPARISONS[node.op_type]
+
+    def found(values: np.ndarray) -> np.ndarray:
+        return np.asarray(compared(levels, values) if first else compared(values, levels))
+
+    def elsewhere(x: str) -> str:
+        return _compared(state, node.op_type, *((constant, x) if first else (x, constant)))
+
+    bit = by_choice(state, value, found, elsewhere)
+    if bit is not None:
+        state.alias(node.output[0], bit)
+    return bit is not None
 
 
 def _compare_with(state: Context, node: ModelNode, levels: np.ndarray, *, first: bool) -> None:
     """A value with constants of which some are infinite or no number; `first`: they are the left operand."""
-    compared = _COMPARISONS[node.op_type]
+    compared = COMPARISONS[node.op_type]
 
     def found(values: np.ndarray) -> np.ndarray:
         return np.asarray(compared(levels, values) if first else compared(values, levels))
@@ -62,6 +99,8 @@ def _compare_with(state: Context, node: ModelNode, levels: np.ndarray, *, first:
 
     def bits(x: str, values: np.ndarray) -> str:
         apart = state.scale(x, -1.0, values) if from_level else state.scale(x, 1.0, -values)
+        if node.op_type == "Equal":
+            return between(state, apart, (0.0, 1.0) if apart in state.integral else (-HALF_STEP, HALF_STEP))
         bit = state.step(apart, 0.0)
         return negation(state, bit) if node.op_type in ("Greater", "Less") else bit
 
@@ -79,13 +118,18 @@ def equal(state: Context, node: ModelNode, settings: Settings) -> None:
             between(state, left, cut_window(float(state.constants[right].flat[0])), node.output[0])
             return
         left, right = (_cut(state, name) for name in (left, right))
-    if _equal_to_place(state, left, right, node.output[0]):
+    elif _compare_with_constant(state, node):
         return
+    if not _equal_to_place(state, left, right, node.output[0]):
+        _equal(state, left, right, node.output[0])
+
+
+def _equal(state: Context, left: str, right: str, out: str | None = None) -> str:
     d = difference(state, left, right)
     levels = (0.0, 1.0) if d in state.integral else (-HALF_STEP, HALF_STEP)
     if d not in state.integral:
         _note_tiny(state, left, right)
-    between(state, d, levels, node.output[0])
+    return between(state, d, levels, out)
 
 
 def _note_tiny(state: Context, *names: str) -> None:
@@ -193,8 +237,11 @@ def where(state: Context, node: ModelNode, settings: Settings) -> None:
     if _vanishing(state, node):
         return
     note_choice(state, out, condition, x, y)
+    x, y = finite(state, out, x), finite(state, out, y)
     if state.is_constant(condition):
-        _chosen_publicly(state, node, state.constant(condition, "the condition").astype(bool))
+        _chosen_publicly(
+            state, replace(node, input=(condition, x, y)), state.constant(condition, "the condition").astype(bool)
+        )
         return
     if state.facts.get(condition) == Never():
         shape = state.joint(*(name for name in (condition, x, y) if not state.is_constant(name)))
