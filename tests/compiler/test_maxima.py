@@ -261,7 +261,22 @@ def test_of_the_least_float_the_remedy_is_to_declare_a_mask(ends: Range | None, 
     ranges: dict[str, Range] = {"x": (-4.0, 4.0)} | ({} if ends is None else {"m": ends})
     with pytest.raises(ModelError, match="too large") as refused:
         compile_model(behind(tmp_path, "added", reader, LEAST), ranges)
-    assert "0:1" in str(refused.value.remedy)
+    assert "--range m=0:1" in str(refused.value.remedy)
+
+
+@pytest.mark.parametrize("fill", [-1e4, -1e9])
+def test_of_a_mask_that_no_range_is_declared_of_it_is_said_what_to_declare(fill: float, tmp_path: Path) -> None:
+    """Numbers of -32:32 are no mask, and nothing said what makes them one."""
+    path = behind(tmp_path, "less one", "largest", fill)
+    for ranges, told in (({}, True), ({"m": (0, 1)}, False), ({"m": (0, 2)}, False)):
+        notes = compile_model(path, {"x": (-4.0, 4.0), **ranges}).notes
+        assert any("--range m=0:1" in note for note in notes) == told
+
+
+def test_an_exponential_beyond_all_bounds_says_what_to_declare_of_a_mask(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="its argument can reach") as refused:
+        compile_model(behind(tmp_path, "added", "power", -1e9), {"x": (-4.0, 4.0)})
+    assert "--range m=0:1" in str(refused.value.remedy)
 
 
 @pytest.mark.parametrize(("made", "hides"), [("Mul (m, m)", True), ("Add (m, m)", False)])

@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 
 from mpc.compiler.graph.attributes import Constant, Function, Weighted
-from mpc.compiler.graph.graph import Graph, Node, Origin
+from mpc.compiler.graph.graph import MOVES, Graph, GraphInput, Node, Origin
 from mpc.compiler.lowering import approximate, ends, masked, states
 from mpc.compiler.lowering.builder import Lowering
 from mpc.compiler.lowering.checked import with_fewest_tags
@@ -44,10 +44,9 @@ from mpc.privacy.guarantee import guarantee
 Rule = Callable[[Lowering, Node], Value]
 
 _FAR = 1e10
-_NEARER = (
-    "a number that is nearer to zero and does the same (in a mask, -1e4 does for minus infinity); or, if it multiplies "
-    "a mask of whole numbers, declare that these are 0 and 1 (--range NAME=0:1)"
-)
+_NEARER = "a number that is nearer to zero and does the same (in a mask, -1e4 does for minus infinity)"
+_HIDES = 1e4
+"""Whole numbers that are multiplied with so much may be a mask."""
 
 
 @dataclass
@@ -97,12 +96,16 @@ def lower(graph: Graph, roles: Roles, protected: Mapping[str, StoredFacts] = Map
             node = with_step(state, with_room(state, node))
             value = RULES[node.op](state, node)
         except InputError as error:  # a constant that its scale has no room for
-            raise node.origin.refuse(error.what, remedy=f"replace it by {_NEARER}") from None
+            masks = _declaring(graph, node)
+            raise node.origin.refuse(error.what, remedy=f"replace it by {_NEARER}{masks and f'; or {masks}'}") from None
         except ModelError as error:
             made_of = [node, *(graph.writers[name] for name in node.reads if name in graph.writers)]
-            if not (error.remedy or "").startswith(SMALLER) or not any(map(_is_far, made_of)):
+            if not (error.remedy or "").startswith(SMALLER):
                 raise
-            raise error.with_(remedy=f"replace a constant beyond {_FAR:g}, here or before it, by {_NEARER}") from None
+            masks, remedy = _declaring(graph, node), error.remedy
+            if any(map(_is_far, made_of)):
+                remedy = f"replace a constant beyond {_FAR:g}, here or before it, by {_NEARER}"
+            raise error.with_(remedy=f"{remedy}; or {masks}" if masks else remedy) from None
         state.values[node.writes] = value if node.op in _OF_ROWS else with_known(value, node)
         settling.follow(number, node.writes)
     left = [ends.leave(state, out) for out in graph.outputs if ends.is_told(state, out)]
@@ -132,6 +135,33 @@ def lower(graph: Graph, roles: Roles, protected: Mapping[str, StoredFacts] = Map
     return Lowered(
         plan, state.weights, state.origins, rough, state.notes.told(), graph, names, proved, reach=state.reach
     )
+
+
+def _declaring(graph: Graph, node: Node) -> str:
+    """Word what to declare of inputs that may be masks, by which a node's value is as large as it is; empty if none."""
+    inputs = {given.name: given for given in graph.inputs if not given.dtype.startswith("float") and given.declared}
+    found, left, seen = dict[str, None](), [(node.writes, False)], set[tuple[str, bool]]()
+    while left:
+        name, far = left.pop()
+        if far and name in inputs and _is_beyond_bits(inputs[name]):
+            found[name] = None
+        if (name, far) in seen or (writer := graph.writers.get(name)) is None:
+            continue
+        seen.add((name, far))
+        taken = writer.attributes
+        hides = isinstance(taken, Weighted) and writer.op == "scale" and bool((np.abs(taken.weight) >= _HIDES).any())
+        far = hides or (far and writer.op in ("fit", "scale", "sum", *MOVES) and len(writer.reads) == 1)
+        left += [(read, far) for read in writer.reads]
+    if not found:
+        return ""
+    options = ", ".join(f"--range {name}=0:1" for name in found)
+    them = " and ".join(repr(name) for name in found)
+    return f"if {them} {'is a mask' if len(found) == 1 else 'are masks'}, declare zeros and ones ({options})"
+
+
+def _is_beyond_bits(given: GraphInput) -> bool:
+    low, high = given.declared or (0.0, 1.0)
+    return bool(np.min(low) < 0 or np.max(high) > 1)
 
 
 def _is_far(node: Node) -> bool:

@@ -165,6 +165,8 @@ class Signature:
             self._state.bits.add(value.name)
         if (size := self._entered_as_places(value.name, tuple(shape), checked)) > 0:
             return self._as_places(value.name, dtype, size, checked)
+        if checked is None and value.name in self._state.integral - self._state.bits:
+            self._state.undeclared.add(value.name)
         given, within = GraphInput(value.name, tuple(shape), dtype, checked), checked or self._assumed.get(value.name)
         if not (dtype.startswith("float") and shape and shape[-1] != BATCH and within):
             return given

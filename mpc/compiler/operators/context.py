@@ -92,7 +92,7 @@ class Context(Emitter, ABC):
             them.  See `operators.masks`.
         floor: stands for what masks hide from a maximum, in the values that are floored; None: the model's own numbers
             do; kept: values that hold these in any case.  See `operators.maxima`.
-        bits: inputs of whole numbers that are declared as zeros and ones.
+        bits: inputs of whole numbers that are declared as zeros and ones; undeclared: those of which no range is.
         decoded: values that recipients read as labels or dictionaries.
         facts: value -> what is known of it; see `operators.facts`.
         enterable: inputs whose numbers may be missing, with their ranges; at_rest: columns that may, of those that lie
@@ -123,6 +123,7 @@ class Context(Emitter, ABC):
         self.floored: dict[str, frozenset[float]] = {}
         self.kept: Collection[str] = ()
         self.bits: set[str] = set()
+        self.undeclared: set[str] = set()
         self.constants: dict[str, np.ndarray] = {}
         self.decoded: dict[str, GraphOutput] = {}
         self.facts: dict[str, Fact] = {}

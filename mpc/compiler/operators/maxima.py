@@ -112,6 +112,7 @@ def hiding_factor(state: Context, x: str, factor: np.ndarray, out: str) -> np.nd
     """
     factor = cut_factor(state, x, factor, out)
     if (one := mask_factor(state, x, factor)) is None:
+        _note_undeclared(state, x, factor)
         return factor
     unit, fill = one
     if (side := _side_of_scores(state, out)) * fill < 0:
@@ -167,6 +168,25 @@ def note_mask(state: Context, x: str, factor: np.ndarray) -> None:
             f"what it multiplies with {factor.flat[0]:.3g} counts as a mask of zeros and ones, which hides what it is "
             "one for: results are others where it is neither"
         )
+
+
+def _note_undeclared(state: Context, x: str, factor: np.ndarray) -> None:
+    """Say what to declare if x is a mask of whole numbers, and nothing tells that it is."""
+    root = root_of(state, x)
+    if root in state.undeclared and factor.size and (np.abs(factor) >= -MASKED).all():
+        state.note(
+            f"it multiplies input {root!r} with {factor.flat[0]:.3g}, and no range of that input is declared: if it is "
+            f"a mask, declare that it is 0 and 1 (--range {root}=0:1, in Python ranges={{{root!r}: (0, 1)}}), so that "
+            "it is known what it hides, which takes no digits then"
+        )
+
+
+def root_of(state: Context, x: str) -> str:
+    """Return what a value is made of by moves, and by adding and multiplying with constants."""
+    writers = {node.writes: node for node in state.nodes}
+    while (node := writers.get(x)) is not None and len(node.reads) == 1 and node.op in ("fit", "scale", "sum", *MOVES):
+        [x] = node.reads
+    return x
 
 
 def unit_of(state: Context, x: str) -> float | None:
