@@ -13,7 +13,7 @@ from tests.support.tables import save
 
 MODEL = """<ir_version: 8, opset_import: ["": 17]>
 added (float[batch, 4] x, bool[batch, 4] m) => (OUT y)
-<float zero = {0}, int64[1] two = {2}, int64[1] four = {4}>
+<float zero = {0}, int64[1] two = {2}, int64[1] last = {1}>
 {
     seen = Not (m)
     MADE
@@ -37,6 +37,14 @@ READ = {
     "place of shares": ("int64[batch]", "t = Softmax <axis = 1> (s)\n y = ArgMax <axis = 1, keepdims = 0> (t)"),
     "shares": ("float[batch, 4]", "y = Softmax <axis = 1> (s)"),
     "logarithms of shares": ("float[batch, 4]", "y = LogSoftmax <axis = 1> (s)"),
+    "shares, spelt out": (
+        "float[batch, 4]",
+        """top = ReduceMax <axes = [1], keepdims = 1> (s)
+        below = Sub (s, top)
+        powers = Exp (below)
+        all = ReduceSum <keepdims = 1> (powers, last)
+        y = Div (powers, all)""",
+    ),
     "shares of the opposite": ("float[batch, 4]", "t = Neg (s)\n u = Neg (t)\n y = Softmax <axis = 1> (u)"),
 }
 
@@ -54,12 +62,26 @@ def said(found: Compiled) -> bool:
     return any(word in note for note in found.notes for word in words)
 
 
-@pytest.mark.parametrize("fill", [-1e4, -65504.0, -1e9])
+FORMS = [(made, -65504.0) for made in MADE if "own" not in made] + [("multiplied", -1e4), ("multiplied", -1e9)]
+
+
 @pytest.mark.parametrize("read", READ)
-@pytest.mark.parametrize("made", [made for made in MADE if "own" not in made])
+@pytest.mark.parametrize(("made", "fill"), FORMS)
 def test_what_float32_loses_beside_a_mask_is_said(made: str, read: str, fill: float, tmp_path: Path) -> None:
     """Of rows that a mask hides whole up to half of the places were others, and -1e4 and -65504 brought no note."""
     assert said(compiled(tmp_path, made, read, fill))
+
+
+@pytest.mark.parametrize("read", ["place", "shares"])
+def test_marks_that_are_reals_are_a_mask(read: str, tmp_path: Path) -> None:
+    out, reader = READ[read]
+    text = MODEL.replace("bool[", "float[").replace("seen = Not (m)", "").replace("OUT", out)
+    text = text.replace("MADE", "far = Mul (m, fill)\n s = Add (x, far)").replace("READ", reader)
+    found = onnx.parser.parse_model(text)
+    found.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(-65504.0), "fill"))
+    path = save(tmp_path, found)
+    assert said(compile_model(path, {"x": (-1.0, 1.0), "m": (0, 1)}))
+    assert not said(compile_model(path, {"x": (-1.0, 1.0), "m": (0, 2)}))
 
 
 @pytest.mark.parametrize("read", ["place", "ranks"])

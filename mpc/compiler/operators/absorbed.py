@@ -16,7 +16,7 @@ from mpc.compiler.graph.graph import MOVES, Node, static
 from mpc.compiler.graph.hidden import ABSORBING
 from mpc.compiler.operators.context import LEAST_MASK, Context
 from mpc.compiler.operators.masks import DEEPEST, LEAST_FACTOR, added_constants
-from mpc.compiler.operators.maxima import unit_of
+from mpc.compiler.operators.maxima import root_of, unit_of
 
 _FAR = -ABSORBING
 """Beside numbers of this size float32 keeps at most ten bits behind the point."""
@@ -104,12 +104,18 @@ def _fill_of(state: Context, node: Node, way: _Way) -> float | None:
     [mask], weight = node.reads, node.of(Weighted).weight
     bias = np.zeros(()) if (found := node.of(Weighted).bias) is None else np.asarray(found)
     if way.chosen and weight.size and bias.size and (np.abs(bias) >= _FAR).all() and weight.all():
-        return float(bias.flat[0])
-    least = _FAR if mask in state.integral else _MAY_COUNT
+        return float(bias.flat[0]) * float(np.sign(way.factor))
+    least = _FAR if mask in state.integral or _is_part(state, mask) else _MAY_COUNT
     if not weight.size or np.abs(weight).max() < least or (unit := unit_of(state, mask)) is None:
         return None
     ends = np.concatenate([bias.reshape(-1), (bias + unit * weight).reshape(-1)])
     return float(ends[np.abs(ends).argmax()])
+
+
+def _is_part(state: Context, x: str) -> bool:
+    """Is what a value is made of an input of reals between 0 and 1?"""
+    within = state.enterable.get(root_of(state, x))
+    return within is not None and bool(np.min(within[0]) >= 0 and np.max(within[1]) <= 1)
 
 
 def _behind(state: Context, x: str) -> Iterator[tuple[Node, _Way]]:
@@ -122,8 +128,8 @@ def _behind(state: Context, x: str) -> Iterator[tuple[Node, _Way]]:
         if node is None or key in seen or node.op not in (*_WAYS, "constant"):
             continue
         seen.add(key)
-        if node.op == "relu" or any(writers[read].op == "relu" for read in node.reads if read in writers):
-            way = replace(way, chosen=False)  # a maximum with a number, which is taken away and added again
+        if node.op == "relu" or _ends_maximum(writers, node):
+            way = replace(way, chosen=False)  # what it adds is taken away again
         yield node, way
         factors = [1.0] * len(node.reads)
         if node.op == "scale":
@@ -135,6 +141,16 @@ def _behind(state: Context, x: str) -> Iterator[tuple[Node, _Way]]:
         elif node.op == "multiply":
             way = replace(way, chosen=any(read in state.integral for read in node.reads))
         left += [(read, replace(way, factor=way.factor * each)) for read, each in zip(node.reads, factors, strict=True)]
+
+
+def _ends_maximum(writers: dict[str, Node], node: Node) -> bool:
+    """Is a node the end of a maximum with a number, relu(x - c) + c?"""
+    inner = writers.get(node.reads[0]) if node.op == "scale" else None
+    first = writers.get(inner.reads[0]) if inner is not None and inner.op == "relu" else None
+    if first is None or first.op != "scale":
+        return False
+    taken, added = first.of(Weighted).bias, node.of(Weighted).bias
+    return taken is not None and added is not None and np.array_equal(-taken, added)
 
 
 def _adds_far(state: Context, x: str) -> bool:
