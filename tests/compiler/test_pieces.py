@@ -16,7 +16,7 @@ from mpc.gates.multiply import Multiply
 from mpc.gates.pieces import Pieces
 from mpc.gates.truncate import Truncate
 from tests.support.graphs import node, save_model
-from tests.support.models import assert_agrees, encrypted, plaintext
+from tests.support.models import assert_agrees, clear, encrypted, plaintext
 
 RNG = np.random.default_rng(14)
 RANGES = {"x": (-32.0, 32.0)}
@@ -225,6 +225,34 @@ def test_pieces_of_an_argument_whose_scale_is_no_power_of_two(
     compiled = assert_agrees(path, {"x": x}, {"x": (-reach, reach)}, tolerance=5e-4)
     [pieces] = [gate for gate in compiled.plan.gates if isinstance(gate, Pieces)]
     assert len(pieces.xs) == 2
+
+
+def gated_chain(folder: Path, layers: int, gain: float) -> Path:
+    """Layers of x sigmoid(x), each of which amplifies another one of eight numbers, and lets the others fade."""
+    nodes, weights, x = [], {}, "x"
+    for layer in range(layers):
+        weight = np.eye(8) * np.where(np.arange(8) == layer % 8, gain, 0.7)
+        weights[f"w{layer}"] = (weight + RNG.normal(0, 0.01, (8, 8))).astype(np.float32)
+        names = [f"{name}{layer}" for name in "zsy"]
+        nodes += [
+            node("MatMul", [x, f"w{layer}"], names[:1], name=names[0]),
+            node("Sigmoid", names[:1], names[1:2], name=names[1]),
+            node("Mul", names[:2], names[2:], name=names[2]),
+        ]
+        x = names[2]
+    return save_model(folder, [*nodes, node("Identity", [x], ["y"])], weights, shape=("batch", 8))
+
+
+def test_deep_layers_of_gates_are_as_wide_as_samples_show(tmp_path: Path) -> None:
+    """What a value may be off by at worst grew with every layer, and the bounds with it: such models were refused."""
+    path = gated_chain(tmp_path, 40, 12.0)
+    x = RNG.uniform(-20, 20, (64, 8)).astype(np.float32)
+    compiled = compile_model(path, {"x": (-20.0, 20.0)}, samples={"x": x})
+    wires = {wire.name: wire for wire in compiled.plan.wires}
+    compared = [wires[gate.x].bits - gate.shift for gate in compiled.plan.gates if isinstance(gate, Between)]
+    assert len(compared) == 40 and max(compared) < 16
+    [exact] = plaintext(path, {"x": x})
+    assert np.abs(clear(compiled, x) - exact).max() < 1e-3 * max(1.0, np.abs(exact).max())
 
 
 def test_a_fit_decomposes_each_basis_once(monkeypatch: pytest.MonkeyPatch) -> None:

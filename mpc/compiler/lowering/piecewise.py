@@ -62,7 +62,7 @@ def apply(state: Lowering, x: Value, name: str, parameters: Parameters, function
         "pieces",
         x.shape,
         Fraction(1 << FRACTION),
-        _interval(x, values, lined, math.hypot(fitted.interval.worst_error / float(fitted.scale), slope * off)),
+        _interval(x, values, lined, fitted.interval.worst_error / float(fitted.scale), slope * off),
         xs=tuple(value.wire.name for value, _ in pieces),
         shifts=tuple(drop for _, drop in pieces),
         bits=bits,
@@ -132,12 +132,21 @@ def _line(state: Lowering, x: Value) -> tuple[Value, int]:
     return x, shift
 
 
-def _interval(x: Value, values: np.ndarray, lined: bool, error: float) -> Interval:
-    """Return where the result lies, in its units: element by element where it is a line."""
+def _interval(x: Value, values: np.ndarray, lined: bool, own: float, passed: float) -> Interval:
+    """Return where the result lies, in its units: element by element where it is a line.
+
+    What its argument is off by widens nothing: the interval of the argument is that of the integers themselves.
+
+    Args:
+        own: what the series is off by.
+        passed: the argument's own error, as it shows in the result.
+    """
     unit = float(1 << FRACTION)
-    least, most = min(0.0, float(values.min())) - 8 * error, float(values.max()) + 8 * error
-    if not lined:
-        return Interval.between(least * unit - 1, most * unit + 1, x.interval.low.shape, error * unit)
-    found = x.interval.times(np.array(unit / float(x.scale))).rectified()
-    high = np.maximum(found.high, most * unit) + 1
-    return replace(found, low=np.full_like(high, least * unit - 1), high=high, error=np.full_like(high, error * unit))
+    least, most = (min(0.0, float(values.min())) - 8 * own) * unit - 1, (float(values.max()) + 8 * own) * unit
+    shape = x.interval.low.shape
+    if lined:
+        found = x.interval.times(np.array(unit / float(x.scale))).rectified()
+        found = replace(found, low=np.full(shape, least), high=np.maximum(found.high, most) + 1)
+    else:
+        found = Interval.between(least, most + 1, shape)
+    return replace(found, error=np.minimum(math.hypot(own, passed) * unit, found.high - found.low))
