@@ -16,6 +16,7 @@ import numpy as np
 from mpc.compiler.graph.attributes import Step, Take
 from mpc.compiler.graph.evaluate import Reals, entered, evaluate, follow
 from mpc.compiler.graph.graph import Graph, Node, Shape, static
+from mpc.compiler.graph.hidden import ABSORBING
 from mpc.compiler.rehearsal.drawing import Draws, Feeds
 from mpc.wires import BATCH
 
@@ -37,6 +38,8 @@ _MEDIAN = 0.6745
 """The median size of a normal error, as a part of its root mean square."""
 _COMMON = 1 / 64
 """The part of all numbers that one is at least if no data, but a mask has put it there."""
+_APART = 1e3
+"""Numbers are far away that are so many times the largest of all others."""
 _SAME = 2.0**-40
 """Reals that differ by less, beside the largest, are equal but for the roundings of float64."""
 
@@ -92,9 +95,11 @@ class Decisions:
             ours, theirs = (np.concatenate(parts) for parts in zip(*runs, strict=True))
             if name in self._signs:
                 off, blur = _beside(ours, theirs, self._blur[name])
+                off = np.where(off > _SAME * np.abs(theirs).max(axis=0), off, 0.0)
             else:
-                off, blur = np.sqrt(np.square(ours - theirs).mean(axis=0)), np.asarray(self._blur[name])
-            off = np.where(off > _SAME * np.abs(theirs).max(axis=0), off, 0.0)
+                counted, blur = _near(theirs), np.asarray(self._blur[name])
+                off = np.sqrt(np.square(ours - theirs).mean(axis=0, where=counted))
+                off = np.where(off > _SAME * np.abs(theirs).max(axis=0, where=counted, initial=0.0), off, 0.0)
             spread, whole = theirs.std(axis=0), (theirs == np.rint(theirs)).all(axis=0) & (blur < 0.5)
             exact = (off == 0) & (whole | (spread == 0))
             off = np.where(exact, 0.0, np.hypot(off, blur / 3**0.5))
@@ -102,6 +107,18 @@ class Decisions:
                 levels = self._levels.get(name)
                 found[name] = Compared(off, spread, np.zeros(0) if levels is None else _fixed(ours, theirs, levels))
         return found
+
+
+def _near(values: np.ndarray) -> np.ndarray:
+    """Tell which numbers of each column are not among those that a mask has put far away from all others, if any are.
+
+    What these are off by is not what the others are off by.
+    """
+    sizes = np.abs(values)
+    near = sizes < -ABSORBING
+    most = sizes.max(axis=0, where=near, initial=0.0)
+    least = sizes.min(axis=0, where=~near, initial=np.inf)
+    return near | ~(near.any(axis=0) & (least > _APART * most))
 
 
 def _fixed(ours: np.ndarray, theirs: np.ndarray, levels: Sequence[float]) -> np.ndarray:
