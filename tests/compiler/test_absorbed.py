@@ -45,6 +45,13 @@ READ = {
         all = ReduceSum <keepdims = 1> (powers, last)
         y = Div (powers, all)""",
     ),
+    "differences": (
+        "float[batch]",
+        """top = ReduceMax <axes = [1], keepdims = 0> (s)
+        low = ReduceMin <axes = [1], keepdims = 0> (s)
+        y = Sub (top, low)""",
+    ),
+    "the largest ones": ("bool[batch, 4]", "top = ReduceMax <axes = [1], keepdims = 1> (s)\n y = Equal (s, top)"),
     "shares of the opposite": ("float[batch, 4]", "t = Neg (s)\n u = Neg (t)\n y = Softmax <axis = 1> (u)"),
 }
 

@@ -22,7 +22,7 @@ _FAR = -ABSORBING
 """Beside numbers of this size float32 keeps at most ten bits behind the point."""
 _MAY_COUNT = -LEAST_FACTOR
 """Reals that are multiplied with so much count as a mask."""
-_WAYS = ("multiply", "relu", "scale", "sum", *MOVES)
+_WAYS = ("maximum", "multiply", "relu", "scale", "sum", *MOVES)
 
 
 def note_places(state: Context, x: str, axis: int, k: int, sign: float) -> None:
@@ -69,8 +69,25 @@ def _first_far(row: np.ndarray, k: int) -> float:
     return -float(found[0]) if found.size else 0.0
 
 
+def note_difference(state: Context, left: str, right: str) -> None:
+    """Say so if two values are subtracted from or compared with each other that a secret mask adds one number to."""
+    first, second = secretly_added(state, left), secretly_added(state, right)
+    if first * second > 0:
+        state.note(
+            f"numbers that a mask adds {first:.3g} to are subtracted from each other, or compared: what float32 loses "
+            "beside that is kept here, and so what comes of them is other than the model's, as in rows that it hides "
+            "whole: do not use such rows"
+        )
+
+
 def secretly_added(state: Context, x: str) -> float:
     """Return the farthest number that a secret mask adds to what x is made of, in the model; 0.0 if none does."""
+    for node in state.nodes[state.looked_at :]:
+        taken = node.attributes
+        state.has_far = state.has_far or (isinstance(taken, Weighted) and node.op == "scale" and _has_far(taken))
+    state.looked_at = len(state.nodes)
+    if not state.has_far:
+        return 0.0
     return max((float(fill) for fill in _fills(state, x)), key=abs, default=0.0)
 
 
@@ -163,6 +180,10 @@ def _adds_far(state: Context, x: str) -> bool:
             if _is_far(bias[weight != 0]):
                 return True
     return False
+
+
+def _has_far(taken: Weighted) -> bool:
+    return any(each is not None and _is_far(np.asarray(each)) for each in (taken.weight, taken.bias))
 
 
 def _is_far(values: np.ndarray) -> bool:

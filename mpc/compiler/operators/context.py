@@ -92,6 +92,7 @@ class Context(Emitter, ABC):
             them.  See `operators.masks`.
         floor: stands for what masks hide from a maximum, in the values that are floored; None: the model's own numbers
             do; kept: values that hold these in any case.  See `operators.maxima`.
+        looked_at: how many nodes were asked whether one has a far number; has_far: has one?  See `operators.absorbed`.
         bits: inputs of whole numbers that are declared as zeros and ones; undeclared: those of which no range is.
         decoded: values that recipients read as labels or dictionaries.
         facts: value -> what is known of it; see `operators.facts`.
@@ -122,6 +123,8 @@ class Context(Emitter, ABC):
         self.floor: Floor | None = None
         self.floored: dict[str, frozenset[float]] = {}
         self.kept: Collection[str] = ()
+        self.looked_at = 0
+        self.has_far = False
         self.bits: set[str] = set()
         self.undeclared: set[str] = set()
         self.constants: dict[str, np.ndarray] = {}

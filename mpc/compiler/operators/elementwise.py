@@ -10,7 +10,7 @@ from mpc.compiler.graph.attributes import Ends
 from mpc.compiler.graph.emitter import MOST_TERMS
 from mpc.compiler.graph.graph import HALF_STEP
 from mpc.compiler.operators import averages, deviations, vanishing
-from mpc.compiler.operators.absorbed import note_shares
+from mpc.compiler.operators.absorbed import note_difference, note_shares
 from mpc.compiler.operators.boundless import piecewise, within
 from mpc.compiler.operators.context import BOUNDLESS, LEAST_LEVEL, Context, ModelNode, Settings
 from mpc.compiler.operators.facts import (
@@ -69,6 +69,8 @@ def subtract(state: Context, node: ModelNode, settings: Settings) -> None:
         beside = state.facts.get(right) == Top(left) and state.shapes[right] == (*state.shapes[left][:-1], 1)
         if beside and state.only_feeds(node.output[0], {"Exp"}):  # a softmax, spelt out
             note_shares(state, left)
+        elif not state.is_constant(left) and not state.is_constant(right):
+            note_difference(state, left, right)
         difference(state, left, right, node.output[0], (-np.inf, 0.0) if beside else None)
         vanishing.carried(state, node)
 

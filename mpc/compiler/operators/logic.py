@@ -10,6 +10,7 @@ import numpy as np
 from mpc.compiler.functions import LINEAR_FROM
 from mpc.compiler.graph.attributes import Constant
 from mpc.compiler.graph.graph import HALF_STEP, MOVES
+from mpc.compiler.operators.absorbed import note_difference
 from mpc.compiler.operators.boundless import (
     COMPARISONS,
     by_choice,
@@ -47,6 +48,8 @@ def compare(state: Context, node: ModelNode, settings: Settings) -> None:
 
 
 def _compared(state: Context, operator: str, left: str, right: str, out: str | None = None) -> str:
+    if not state.is_constant(left) and not state.is_constant(right):
+        note_difference(state, left, right)
     if operator == "Equal":
         return _equal(state, left, right, out)
     if operator in ("Greater", "LessOrEqual"):
@@ -121,7 +124,7 @@ def equal(state: Context, node: ModelNode, settings: Settings) -> None:
     elif _compare_with_constant(state, node):
         return
     if not _equal_to_place(state, left, right, node.output[0]):
-        _equal(state, left, right, node.output[0])
+        _compared(state, "Equal", left, right, node.output[0])
 
 
 def _equal(state: Context, left: str, right: str, out: str | None = None) -> str:
