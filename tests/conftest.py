@@ -29,31 +29,44 @@ from tests.support.logs import log, logs_as_they_were, written
 __all__ = ["log", "logs_as_they_were", "written"]  # fixtures of every test
 
 LONGEST = {
+    "attack/test_bands_that_lie.py",
+    "attack/test_clients.py",
     "attack/test_faults.py",
+    "attack/test_fuzz.py",
     "attack/test_kept.py",
     "attack/test_one_certificate.py",
     "attack/test_peers.py",
+    "attack/test_segments.py",
+    "attack/test_starvation.py",
     "attack/test_stock.py",
+    "attack/test_ways.py",
     "cli/test_bench.py",
     "cli/test_cluster.py",
     "cli/test_examples.py",
     "cli/test_interrupts.py",
     "cli/test_manners.py",
+    "cli/test_paths.py",
+    "cli/test_train.py",
     "gates/test_every_gate.py",
-    "interpret/test_tamper.py",
     "onnx_nodes/test_table.py",
-    "parties/test_estimators.py",
+    "parties/test_collections.py",
+    "parties/test_coordinating.py",
     "parties/test_heap.py",
     "parties/test_inference.py",
+    "parties/test_kept_objects.py",
     "parties/test_large_collections.py",
     "parties/test_launcher.py",
     "parties/test_limits.py",
+    "parties/test_lives.py",
     "parties/test_owners.py",
     "parties/test_public_weights.py",
-    "unit/test_comparison.py",
+    "parties/test_trainer.py",
+    "parties/test_training_at_rest.py",
+    "parties/test_who_is_late.py",
+    "sim/test_links.py",
     "unit/test_warmup.py",
 }
-"""Modules of more than some twenty seconds."""
+"""Modules of more than some twenty seconds, in which they compute or wait."""
 MEMORY = Path("/dev/shm")
 """Where Linux has files that lie in memory."""
 MEMORY_BYTES = 4 << 30
