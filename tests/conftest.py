@@ -9,12 +9,11 @@ of thousands of times.
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from parties.client.compiling.cache import OFF, VARIABLE
+from parties.process.heap import loading
 from tests.support.effort import FULL, patient
 from tests.support.logs import log, logs_as_they_were, written
 
@@ -111,12 +111,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.add_marker(pytest.mark.timeout(patient(limit)), append=False)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_finish() -> None:
-    """Have the garbage collector pass over what importing and collecting all tests made, half a million objects that
-    live to the end: some tests collect garbage dozens of times, and each time took a third of a second."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage while tests are collected, nor later among the million objects that this makes.
+
+    A quarter of the time of collecting would go there, and each collection of garbage in a test would take a third of a
+    second: some tests do dozens.
+    """
+    with loading():
+        return (yield)
 
 
 @pytest.hookimpl(trylast=True)
