@@ -22,7 +22,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from parties.client.compiling.cache import OFF, VARIABLE
+from parties.client.training import courses
 from parties.process.heap import loading
+from tests.support.compiled_once import compiled_once
 from tests.support.effort import FULL, patient
 from tests.support.logs import log, logs_as_they_were, written
 
@@ -149,6 +151,15 @@ def temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
         patch.setenv("TMPDIR", str(folder))
         patch.setattr(tempfile, "tempdir", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def trainings_are_compiled_once() -> Iterator[None]:
+    """Have clients of all tests that train alike compile once; with MPC_FULL=1 each compiles."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not FULL:
+            patch.setattr(courses, "compile_training", compiled_once(courses.compile_training))
+        yield
 
 
 _BEGINNINGS: dict[str, Any] = {}
