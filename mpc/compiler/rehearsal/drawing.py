@@ -12,8 +12,9 @@ from mpc.field import BITS, P
 from mpc.prg import Seed, expand_words
 from mpc.wires import BATCH
 
-KINDS = 3
-"""Kinds of rows that are drawn: spread over the range, moving together, small."""
+KINDS = 5
+"""Kinds of rows that are drawn: spread over the range, moving together, small, at its upper side, at its lower one."""
+_UPPER, _LOWER = 3, 4
 TINY, ALIKE, FLAT, PART = range(4)
 """Kinds of rows that are rare: tiny, alike along their last axis, alike in all of their numbers, beside bits, and tiny
 in one number, as the column of a table is whose range is far too wide."""
@@ -29,6 +30,8 @@ _SHRUNK = 12.0
 """Rows of equal numbers are smaller by up to this power of two: then they have as many more digits to round."""
 _TOGETHER = 0.75
 """The part of its range by which a row moves as a whole, if it does."""
+_LIGHTEST = 10.0
+"""Weights of a row are smaller as a whole by up to this power of two."""
 _MISSING = 1 / 8
 CORNERS = 8
 """Kinds of rows at the ends of their ranges."""
@@ -166,10 +169,11 @@ def _chosen(given: GraphInput, values: np.ndarray, rows: int, number: int) -> np
 
 
 def _drawn(given: GraphInput, rows: int, number: int, draws: Draws, rare: tuple[int, ...] = ()) -> np.ndarray:
-    """A third of the rows is spread over the range; of the others some move as a whole, some are small.
+    """Draw rows by turns: spread over the range, moving as a whole, small, positive, negative.
 
-    Data are no uniform noise: neighbours of an image move together, and much of a range is often empty.  Of places in a
-    table none is near another, and none is small: all rows are spread.
+    Data are no uniform noise: neighbours of an image move together, much of a range is often empty, and amounts have
+    one sign.  Rows of a range without a zero are above its middle instead, or below it.  Of places in a table none is
+    near another, and none is small: all rows are spread.
 
     Args:
         rare: these kinds of rows instead, by turns; none: the usual ones.
@@ -178,10 +182,12 @@ def _drawn(given: GraphInput, rows: int, number: int, draws: Draws, rare: tuple[
     low, high = (np.broadcast_to(np.asarray(end, np.float64), shape) for end in given.range)
     each = (*shape[:1], *(1,) * (len(shape) - 1))
     row = np.arange(rows).reshape(each) if BATCH in given.shape else np.array(number)
-    kind = row % KINDS
+    kind = row % (_UPPER if rare else KINDS)  # what is rare has no side
     part, together = draws.uniform(shape), draws.uniform(each)
     if not given.places:
         part = np.where(kind == 1, _TOGETHER * together + (1 - _TOGETHER) * part, part)
+        if kind.max() >= _UPPER:
+            part = _sided(part, low, high, kind)
     size = np.where((kind == 2) & (not given.places), np.exp2(-_SMALLEST * together), 1.0)
     nearest = np.clip(0.0, low, high)
     values = nearest + (low + (high - low) * part - nearest) * size
@@ -204,6 +210,14 @@ def _drawn(given: GraphInput, rows: int, number: int, draws: Draws, rare: tuple[
     return _held(given, values, low, high)
 
 
+def _sided(part: np.ndarray, low: np.ndarray, high: np.ndarray, kind: np.ndarray) -> np.ndarray:
+    """Return parts of ranges, of rows at one side those that are above zero, or below it."""
+    width = high - low
+    middle = np.divide(-low, width, out=np.full(part.shape, 0.5), where=(low < 0) & (high > 0))
+    upper, lower = middle + (1 - middle) * part, middle * part
+    return np.where(kind == _UPPER, upper, np.where(kind == _LOWER, lower, part))
+
+
 def _marks(data: list[GraphInput]) -> list[GraphInput]:
     """Return inputs that may be marks: they are between 0 and 1, and others are not."""
     found = [given for given in data if _has_several(given) and _is_of_bits(given)]
@@ -216,12 +230,18 @@ def _is_of_bits(given: GraphInput) -> bool:
 
 
 def _marked(given: GraphInput, values: np.ndarray, number: int, draws: Draws, rare: bool) -> np.ndarray:
-    """Return zeros and ones, of which each row has another part, and one at least, but in rows that are spread."""
+    """Return zeros and ones, of which each row has another part, and one at least, but in rows that are spread, and in
+    those of the last kind, where they are weights that are small as a whole.
+    """
     each = (*values.shape[:1], *(1,) * (values.ndim - 1))
     places = draws.uniform(values.shape)
     chosen = (places < draws.uniform(each)) | (places == places.min(axis=-1, keepdims=True))
     kind = (np.arange(len(values)).reshape(each) if BATCH in given.shape else np.array(number)) % KINDS
-    return np.where((kind == 0) & (not rare), values, chosen).astype(values.dtype)
+    if rare:
+        return chosen.astype(values.dtype)
+    light = (kind == _LOWER) & (not given.exact)
+    weights = np.where(light, values * np.exp2(-_LIGHTEST * draws.uniform(each)), values)
+    return np.where((kind == 0) | light, weights, chosen).astype(values.dtype)
 
 
 def _corner(given: GraphInput, rows: int, number: int, draws: Draws) -> np.ndarray:
