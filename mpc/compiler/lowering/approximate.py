@@ -38,6 +38,7 @@ _PIECES_TOLERANCE = 8e-6
 _ACCEPTABLE = 1e-3
 _LARGEST_RESULT = 2.0**57
 _FLOOR = 2.0**-16
+"""What a divisor counts as that is smaller, beside its largest value; 1 at most."""
 _GOOD_UNITS = 16
 """An argument of fewer units is off by more than a few percent of itself."""
 _SLACK = 2.0**-8
@@ -97,8 +98,9 @@ def apply(
         low = 0.0
     if low <= function.domain:
         positive = normalise.rises_from_zero(name, settings)
-        if low >= -max(4 / float(x.scale), _SLACK * high) and high > _FLOOR and not positive:
-            x, held = _floored(x, max(_FLOOR, 16 / float(x.scale)))
+        least_kept = max(_FLOOR * min(1.0, high), 16 / float(x.scale))
+        if low >= -max(4 / float(x.scale), _SLACK * high) and high > 4 * least_kept and not positive:
+            x, held = _floored(x, least_kept)
         elif not positive or low < -1e-3 * max(1.0, high):
             raise state.origin.refuse(
                 f"its argument can be {low:.3g}, and it is defined above {function.domain:g} only",

@@ -33,6 +33,8 @@ _LEVEL_BITS = 2
 """A difference to a level has so many more, with room for its rounding."""
 _PLACE_BITS = 36
 """Of the comparisons that find a place: what is closer than one unit of so many counts as equal, and the first wins."""
+_DIVISOR_BITS = 24
+"""Of a maximum that something is divided by so many bits are compared: small rows have digits, too."""
 _SURE_BITS = 24
 """Whole numbers of so few bits leave a ReLU as they are, but for a chance of 2^-36; a wire has room for one unit."""
 
@@ -90,9 +92,9 @@ def _passes_on(node: Node) -> bool:
     return node.op in MOVES
 
 
-def _rounded(state: Lowering, x: Value, extra: int = 0) -> tuple[Value, int]:
+def _rounded(state: Lowering, x: Value) -> tuple[Value, int]:
     """Return the value to compare, and the shift; see `Lowering.rounding`."""
-    return _shifted(state, x, state.rounding(x, extra))
+    return _shifted(state, x, state.rounding(x))
 
 
 def _shifted(state: Lowering, x: Value, shift: int) -> tuple[Value, int]:
@@ -157,12 +159,18 @@ def maximum(state: Lowering, node: Node) -> Value:
     twin = _twin(state, node, "argmax")
     if twin is not None and not rectify and int(x.shape[-1]) <= MOST_CANDIDATES:
         return _both(state, node, twin)[0]
-    shift = state.rounding(x, 1)
+    shift = _left_out(state, node, x)
     dropped, tagged = checked.coarse(state, node, x, shift, 1), state.roles.security == "active"
     for groups in levels(x, shift, dropped, rectify, tagged):
         x = _grouped(state, x, groups)
         x = state.reshape(greatest(state, node, x, False), x.shape[:-1])
     return greatest(state, node, x, rectify)
+
+
+def _left_out(state: Lowering, node: Node, x: Value) -> int:
+    """Return how many bits a maximum is found without: fewer if something is divided by it."""
+    shift = state.rounding(x, 1)
+    return min(shift, max(0, x.wire.bits - _DIVISOR_BITS)) if _meets_a_pole(state, node) else shift
 
 
 def _grouped(state: Lowering, x: Value, groups: int) -> Value:
@@ -176,7 +184,7 @@ def _grouped(state: Lowering, x: Value, groups: int) -> Value:
 
 def greatest(state: Lowering, node: Node, x: Value, rectify: bool) -> Value:
     """Return the largest along the last axis by one gate; a maximum of the graph is made of such ones."""
-    x, shift = _rounded(state, x, 1)
+    x, shift = _shifted(state, x, _left_out(state, node, x))
     dropped, rounded = checked.coarse(state, node, x, shift, 1), x.interval.truncated(shift)
     top = rounded.greatest()
     top = checked.misjudged(top.rectified() if rectify else top, rounded, dropped, int(x.shape[-1]) - 1 + rectify)
