@@ -40,6 +40,8 @@ from mpc.wires import BATCH
 Reals = np.ndarray
 Decide = Callable[[Node, Reals, Callable[[Reals], Reals]], Reals]
 _LEAST = 2.0**-20
+_LEAST_STEP = 2.0**-12
+"""Half a step of what counts leave is more; where none is left a model means nothing, and nothing is expected of it."""
 DECISIONS = frozenset({"step", "argmax", "whole"})
 """Operators whose results jump."""
 
@@ -227,6 +229,8 @@ def _function(taken: Function, shape: Sizes, x: Reals, *, exact: bool = False) -
         return function.value(x)
     if not exact:
         return function.value(np.maximum(x, _LEAST))
+    if taken.floor is not None and taken.floor > _LEAST_STEP:
+        return function.value(np.where(x > 0, x, np.nan))
     of_zero = 0.0 if taken.name == "sqrt" or taken.parameters.get("exponent", -1.0) > 0 else _LEAST
     return function.value(np.where(x > 0, x, of_zero))
 
