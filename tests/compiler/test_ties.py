@@ -76,6 +76,29 @@ def test_a_ranking_of_equals(tmp_path: Path, largest: int, before: str) -> None:
     _indices(_typed(path, "y"), TIED)
 
 
+RISING = ("Sigmoid", "Tanh", "Softplus", "Exp", "Atan", "Softsign", "Elu", "Selu")
+
+
+@pytest.mark.parametrize("operator", RISING)
+def test_equals_behind_a_function_that_rises(operator: str, tmp_path: Path) -> None:
+    """Each was rounded by itself, so that any of them came first."""
+    nodes = [node(operator, ["x"], ["h"]), node("ArgMax", ["h"], ["y"], axis=1, keepdims=0)]
+    nodes.append(node("TopK", ["h", "k"], ["v", "z"], axis=1))
+    path = save_model(tmp_path, nodes, {"k": np.array([4])}, ("batch", COLUMNS), ("y", "z"))
+    _indices(_typed(path, "y", "z"), TIED)
+    assert not compile_model(path, RANGE).messages
+
+
+@pytest.mark.parametrize("operator", ["Gelu", "Mish"])
+@pytest.mark.parametrize("place", ["ArgMax", "TopK"])
+def test_equals_behind_another_function_are_told(operator: str, place: str, tmp_path: Path) -> None:
+    nodes = [node(operator, ["x"], ["h"])]
+    ranked = node("TopK", ["h", "k"], ["v", "y"], name="TopK", axis=1)
+    nodes += [node("ArgMax", ["h"], ["y"], name="ArgMax", axis=1) if place == "ArgMax" else ranked]
+    path = _typed(save_model(tmp_path, nodes, {"k": np.array([4])}, ("batch", COLUMNS), opset=20), "y")
+    assert any(place in text and "any may come first" in text for text in compile_model(path, RANGE).messages)
+
+
 def test_hardmax_of_equals(tmp_path: Path) -> None:
     nodes = [node("MatMul", ["x", "w"], ["h"]), node("Hardmax", ["h"], ["y"], axis=1)]
     _indices(save_model(tmp_path, nodes, {"w": SAME.astype(np.float32)}, ("batch", COLUMNS)), TIED)

@@ -7,7 +7,7 @@ import numpy as np
 from mpc.compiler.functions import LINEAR_FROM
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import clipped, magnitude, shifted
-from mpc.compiler.operators.facts import Softplus
+from mpc.compiler.operators.facts import Ordered, Softplus
 from mpc.compiler.operators.registry import handles
 
 _HARD_SWISH = (-1.0, 7.0)
@@ -66,6 +66,8 @@ def elu(state: Context, node: ModelNode, settings: Settings) -> None:
     low = state.function("exp_negative", below)
     factor = float(alpha) * float(gamma)
     state.sum((positive, low), (float(gamma), factor), node.output[0], -factor)
+    if float(gamma) > 0 and float(alpha) > 0:
+        _note_rising(state, x, node.output[0])
 
 
 @handles("HardSigmoid")
@@ -127,6 +129,13 @@ def softsign(state: Context, node: ModelNode, settings: Settings) -> None:
     x = state.value(node.input[0])
     size = state.sum((magnitude(state, x),), (1.0,), None, 1.0, known=(1.0, np.inf))
     state.multiply(x, state.function("reciprocal", size), node.output[0], known=(-1.0, 1.0))
+    _note_rising(state, x, node.output[0])
+
+
+def _note_rising(state: Context, x: str, out: str) -> None:
+    """Note that a result rises with its argument, so that all of its numbers are in the order of these."""
+    if x not in state.below:
+        state.facts[out] = Ordered(x, tuple(range(len(state.shapes[x]))), shares=False)
 
 
 @handles("Shrink")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from mpc.compiler.graph.attributes import ArgMax, Round, Weigh
+from mpc.compiler.graph.attributes import ArgMax, Function, Round, Weigh
+from mpc.compiler.graph.graph import Node
 from mpc.compiler.operators.absorbed import note_places
 from mpc.compiler.operators.context import Context, ModelNode, Settings
-from mpc.compiler.operators.facts import Ordered, Place
+from mpc.compiler.operators.facts import Ordered, Place, Softplus
 from mpc.compiler.operators.labels import one_hot
 from mpc.compiler.operators.logic import between
 from mpc.compiler.operators.registry import handles
@@ -18,6 +21,8 @@ _GROUP = 16
 _RANKED_FRACTION = 28
 """Fractional bits of what is ranked: as many as an input has at most."""
 _RANKED_BITS = 48
+_RISING = frozenset({"sigmoid", "tanh", "erf", "exp", "log", "sqrt", "atan", "asinh", "sinh"})
+_ELEMENTWISE = frozenset({"multiply", "reshape", "scale", "sum"})
 
 
 @handles("ArgMax", "ArgMin")
@@ -38,11 +43,39 @@ def argmax(state: Context, node: ModelNode, settings: Settings) -> None:
 
 
 def compared(state: Context, x: str, axis: int) -> str:
-    """Return what to compare instead of x along an axis: behind a softmax its argument, whose equals stay equal."""
+    """Return what to compare instead of x along an axis: behind a softmax, or a function that rises, its argument.
+
+    Equals stay equal so; a note says where they do not, since functions round each element by itself.
+    """
     match state.facts.get(x):
         case Ordered(of, axes) if axis in axes and state.shapes[of] == state.shapes[x]:
             return compared(state, of, axis)
+        case Softplus(of) if state.shapes[of] == state.shapes[x] and state.value(of) not in state.below:
+            return compared(state, state.value(of), axis)
+    writers = {node.writes: node for node in state.nodes}
+    node = writers.get(x)
+    rises = node is not None and node.op == "function" and node.of(Function).name in _RISING
+    if node is not None and rises and node.reads[0] not in state.below:
+        return compared(state, node.reads[0], axis)
+    if _is_rounded(writers, x):
+        state.note(
+            "each number that is compared here was rounded by itself, behind a function: of numbers that are equal in "
+            "the model any may come first"
+        )
     return x
+
+
+def _is_rounded(writers: Mapping[str, Node], x: str) -> bool:
+    """Is a value made of functions, element by element?"""
+    ahead, seen = [x], {x}
+    while ahead:
+        node = writers.get(ahead.pop())
+        if node is not None and node.op == "function":
+            return True
+        if node is not None and node.op in _ELEMENTWISE:
+            ahead += set(node.reads) - seen
+            seen.update(node.reads)
+    return False
 
 
 def argmax_of(state: Context, x: str, last: bool = False) -> str:
