@@ -82,8 +82,8 @@ class Compiled:
         """Map each output to its expected error.
 
         That is the root mean square, in the model's units, where values are no larger than they usually are, of inputs
-        spread over their ranges, moving together or small, or of the samples.  Of labels and whole numbers it is the
-        part that is expected to differ.  The first call rehearses the plan.
+        spread over their ranges, moving together, small or of one sign, or of the samples.  Of labels and whole numbers
+        it is the part that is expected to differ.  The first call rehearses the plan.
         """
         return {name: each.error for name, each in self.rehearsal.expected.items()}
 
@@ -135,16 +135,16 @@ def _limited(name: str, expected: Expected) -> str | None:
         return f"fixed point is expected to change {_percent(expected.error)} of output {name!r}; {remedy}{often}"
     rare = _rare(expected)
     if expected.tiny > PRECISE * min(1.0, expected.size):
-        return (
-            f"output {name!r} has an expected error of {expected.error:.1g}; only of inputs that are all very small "
-            f"beside their ranges less is left: there it is off by about {expected.tiny:.1g}, a large part of its own "
-            f"small values{f', and {rare}' if rare else ''}; if such inputs matter, {remedy}"
+        tiny = (
+            f"of inputs that are all very small beside their ranges it is off by about {expected.tiny:.1g}, a large "
+            "part of its own small values"
         )
+        return _odd(name, expected.error, f"{tiny}, and {rare}" if rare else tiny, remedy)
     lost = expected.smooth > expected.size / LOST > 0
     if expected.error <= PRECISE and not lost:
         if not rare:
             return None
-        return f"output {name!r} has an expected error of {expected.error:.1g}; {rare}; if such inputs matter, {remedy}"
+        return _odd(name, expected.error, rare, remedy)
     said = f"fixed point limits output {name!r} to an expected error of {expected.error:.1g}"
     if expected.jumps > expected.smooth and expected.changed > RARE:
         jump = expected.jumps / expected.changed**0.5
@@ -156,7 +156,15 @@ def _limited(name: str, expected: Expected) -> str | None:
         )
     if lost:
         said += f", which leaves hardly a digit of values that are typically {expected.size:.2g}"
-    return f"{said}{f'; {rare}' if rare else ''}; {remedy}"
+    return f"{said}{f', in odd rows more: {rare}' if rare else ''}; {remedy}"
+
+
+def _odd(name: str, error: float, rare: str, remedy: str) -> str:
+    """Word that ordinary rows are as exact as somebody wants them, and which others are not."""
+    return (
+        f"output {name!r} has an expected error of {error:.1g} in ordinary rows; only odd rows lose more: {rare}; data "
+        f"without such rows are not affected, and where there are some, {remedy}"
+    )
 
 
 def _rare(expected: Expected) -> str:
