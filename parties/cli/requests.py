@@ -16,11 +16,11 @@ from mpc.privacy.facts import CHARGE_UNIT
 from parties.cli.display import Display
 from parties.cli.operators import PARTY, operators
 from parties.cli.options import CLUSTER, FOLDER, JSON, cluster_file, require_folder
-from parties.client.answering import Silent, missing
+from parties.client.answering import Silent, ask_each, missing
 from parties.client.at_rest.said import as_expiry, day
-from parties.client.channels import PartyClient
+from parties.client.channels import Parties, PartyClient
 from parties.client.cluster import Cluster
-from parties.client.consent.requests import Requested, choose, decide, list_requests, plan_of
+from parties.client.consent.requests import Requested, choose, commands, decide, list_requests, plan_of
 from parties.disk import write_atomic
 
 _SHOWN = 16
@@ -46,17 +46,19 @@ def requests(
     with _asked(configs, cluster, folder) as (clients, seconds, me):
         silent = Silent()
         found = list_requests(clients, seconds, silent=silent)
+        words = {each.id: _commands(each, me) for each in found}
     error = missing(silent)
     if as_json:
-        display.json({"requests": [_content(each, me) for each in found]}, error)
+        display.json({"requests": [_content(each, me, words[each.id]) for each in found]}, error)
     elif found:
         display.table(["request", "asked by", "reads", ">epsilon", "learned by", "until", "state"], [*_lines(found)])
         for each in found:
-            _say_commands(display, each, me, configs)
+            _say_commands(display, each, me, words[each.id], configs)
     elif me is None:
         display.say("no requests")
     else:
-        display.say(f"no requests by {me}, or of its data; a party's operator sees all of them: --party config.toml")
+        name = me.config.name
+        display.say(f"no requests by {name}, or of its data; a party's operator sees all of them: --party config.toml")
     if error is not None:
         raise error
 
@@ -78,14 +80,21 @@ def _lines(found: Sequence[Requested]) -> Iterator[list[str]]:
         ]
 
 
-def _say_commands(display: Display, each: Requested, me: str | None, configs: Sequence[Path]) -> None:
+def _commands(each: Requested, me: Parties | None) -> list[str]:
+    """List the commands with which a client would allow a request of its data; an operator, None, has others."""
+    return [] if me is None else commands(me, each, me.config.name)
+
+
+def _say_commands(
+    display: Display, each: Requested, me: Parties | None, words: Sequence[str], configs: Sequence[Path]
+) -> None:
     """Say with which commands whoever looks can allow a request."""
     short = each.id[:_SHOWN]
     if me is None:
-        words = shlex.join([short, *(word for path in configs for word in ("--party", str(path)))])
-        display.say(f"{short}: mpc approve {words}, or mpc deny {words}")
-    elif me in each.request.owners and me != each.request.coordinator:
-        for command in each.grants(me):
+        own = shlex.join([short, *(word for path in configs for word in ("--party", str(path)))])
+        display.say(f"{short}: mpc approve {own}, or mpc deny {own}")
+    elif me.config.name != each.request.coordinator:
+        for command in words:
             display.say(f"{short}: {command}")
 
 
@@ -116,24 +125,25 @@ def show(
         found = choose(list_requests(clients, seconds), request)
         if plan is not None:
             write_atomic(plan, plan_of(clients, found.request, seconds), 0o644)
+        words = _commands(found, me)
     if as_json:
-        display.json(_content(found, me))
+        display.json(_content(found, me, words))
         return
     for line in found.lines:
         display.result(line)
-    _say_commands(display, found, me, configs)
+    _say_commands(display, found, me, words, configs)
 
 
-def _content(found: Requested, me: str | None) -> dict[str, Any]:
+def _content(found: Requested, me: Parties | None, words: Sequence[str]) -> dict[str, Any]:
     content = found.content()
-    return content if me is None else {**content, "commands": found.grants(me)}
+    return content if me is None else {**content, "commands": [*words]}
 
 
 @contextmanager
 def _asked(
     configs: Sequence[Path], cluster: Path | None, folder: Path
-) -> Iterator[tuple[list[PartyClient], float, str | None]]:
-    """Connect as a party's operator, whose name is None, or as a client; (parties, seconds, name)."""
+) -> Iterator[tuple[list[PartyClient], float, Parties | None]]:
+    """Connect as a party's operator, or as a client; (parties, seconds, all of them as the client calls them)."""
     if configs and cluster is not None:
         raise UsageError("--party and --cluster exclude each other", remedy="--party is for a party's operator")
     if configs:
@@ -142,7 +152,7 @@ def _asked(
         return
     with Cluster.connect(cluster_file(cluster, folder)) as connected:
         parties = connected.parties
-        yield parties.clients, parties.config.deadlines.submit, parties.config.name
+        yield parties.clients, parties.config.deadlines.submit, parties
 
 
 @click.command()
@@ -196,11 +206,14 @@ def _decide(
 ) -> None:
     seconds = max(1, until - int(time.time())) if uses else 0
     with operators(configs, folder) as (clients, wait):
-        found = choose(list_requests(clients, wait), request)
+        silent = Silent()
+        found = choose(list_requests(clients, wait, silent=silent), request)
         there = [client for client in clients if client.name in {each.party for each in found.standings}]
-        heads = {client.name: decide(client, found.id, uses, seconds, reason, wait) for client in there}
-    said = "approved" if uses else "denied"
+        heads = ask_each(there, lambda client: decide(client, found.id, uses, seconds, reason, wait), silent)
+    said, error = "approved" if uses else "denied", missing(silent)
     if as_json:
-        display.json({said: found.id, "heads": {name: head.hex() for name, head in heads.items()}})
+        display.json({said: found.id, "heads": {name: head.hex() for name, head in heads.items()}}, error)
     for name in heads if not as_json else ():
         display.result(f"{said} {found.id} at {name}")
+    if error is not None:
+        raise error

@@ -24,7 +24,7 @@ from parties.agreed.keeps import Keep
 from parties.agreed.requests import Request, make_request, request_id
 from parties.agreed.terms import Terms
 from parties.client.consent import granting, words
-from parties.client.consent.requests import Requested, choose, decide, list_requests, plan_of
+from parties.client.consent.requests import Requested, choose, commands, decide, list_requests, plan_of
 from parties.client.datasets import Datasets
 from parties.client.running.coordinated import CoordinatedSession
 from parties.client.session import Session
@@ -514,6 +514,37 @@ def test_nothing_that_a_client_floods_fills_a_ledger(kept: Kept, monkeypatch: py
         node.consent.operator.tick()
     assert [_rows(kept, index) for index in range(2)] == [0, 0]
     waits(kept, noised_sum(epsilon=Fraction(5, 8)))
+
+
+def test_an_owner_is_shown_the_budget_that_is_needed_besides(tmp_path: Path) -> None:
+    """None is set, or too little of it is left; a budget that several datasets share stays shared."""
+    grant = (
+        "mpc grant add hospital/patients --coordinator analyst --recipient analyst --epsilon 0.5 --epsilon-each 0.5 "
+        "--uses 1"
+    )
+    with InProcess(tmp_path, 2) as cluster:
+        kept = Kept(cluster)
+        owner = cluster.client(HOSPITAL)
+
+        def shown() -> list[str]:
+            with pytest.raises(WaitingError):
+                kept.open(noised_sum())
+            [found] = Datasets(owner).requests()
+            return commands(owner, found, HOSPITAL)
+
+        set_one = "mpc budget set hospital/patients --epsilon"
+        assert shown() == [grant, f"{set_one} 0.5"]
+        kept.say(budget(Fraction(3, 4), delta=Fraction(1, 10**6)))
+        assert shown() == [grant]
+        kept.grant(question=dp(Fraction(1, 2)), uses=1)
+        kept.ask(noised_sum())
+        assert shown() == [grant, f"{set_one} 1"]
+        put(owner, described("visits", ROWS, (AGE,)), {"age": AGES.reshape(ROWS)})
+        kept.say(budget(Fraction(1, 4), 2, group=("hospital/visits",)))
+        assert shown() == [grant, f"{set_one} 1 --with hospital/visits --delta 0.0009765625"]
+        cluster.crash(1)
+        [found] = list_requests(owner.clients, 30, silent=[])
+        assert commands(owner, found, HOSPITAL) == [grant]
 
 
 @pytest.mark.parametrize("name", ["MOST", "MOST_BYTES", "MOST_BYTES_OF_ONE"])

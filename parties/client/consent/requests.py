@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
-from mpc.errors import IntegrityError, UsageError
-from mpc.privacy.facts import CHARGE_UNIT
-from parties.agreed.requests import Reads, Request
+from mpc.errors import IntegrityError, PeerError, UsageError
+from mpc.privacy.facts import CHARGE_UNIT, DELTA_UNIT
+from parties.agreed.requests import Proves, Reads, Request
 from parties.client.answering import Silent, ask_each
-from parties.client.channels import PartyClient
+from parties.client.channels import Parties, PartyClient
+from parties.client.consent import granted, granting
+from parties.client.consent.told import Left
 from parties.pb import consent_pb2
 
 SHORTEST = 8
@@ -83,6 +87,44 @@ class Requested:
         said = self.request.model_dump(mode="json")
         standings = [{**vars(each)} for each in self.standings]
         return {"id": self.id, "request": said, "lines": list(self.request.lines), "parties": standings}
+
+
+def commands(parties: Parties, found: Requested, owner: str) -> list[str]:
+    """List the commands with which an owner would allow a request: grants, and budgets where too little is left.
+
+    Where a party does not answer, nobody knows what is left, and the grants alone are listed.
+    """
+    grants = found.grants(owner)
+    costs = {each.dataset: each for each in found.request.proves if each.epsilon is not None}
+    names = [name for name in found.request.datasets if name.partition("/")[0] == owner and name in costs]
+    if not grants or not names:
+        return grants
+    try:
+        left = {name: granting.budget(parties, name) for name in names}
+    except PeerError:
+        return grants
+    shared: dict[tuple[str, ...], list[str]] = {}
+    for name in names:
+        shared.setdefault(tuple(sorted(left[name].group)) or (name,), []).append(name)
+    budgets = [_budget(left[these[0]], group, [costs[name] for name in these]) for group, these in shared.items()]
+    return [*grants, *(each for each in budgets if each is not None)]
+
+
+def _budget(left: Left, group: Sequence[str], costs: Sequence[Proves]) -> str | None:
+    """Return the command that makes a budget large enough for some answers more; None if it is."""
+    epsilon = left.spent + sum(Fraction(each.epsilon or 0, CHARGE_UNIT) for each in costs)
+    delta = left.spent_delta + sum(Fraction(each.delta or 0, DELTA_UNIT) for each in costs)
+    if left.epsilon is not None and epsilon <= left.epsilon and delta <= (left.delta or 0):
+        return None
+    total, most = max(epsilon, left.epsilon or Fraction(0)), max(delta, left.delta or granted.DELTA)
+    more = "".join(f" --with {name}" for name in group if name != left.dataset)
+    more += "" if most == granted.DELTA else f" --delta {_rounded_up(most, DELTA_UNIT)}"
+    return f"mpc budget set {left.dataset} --epsilon {_rounded_up(total, CHARGE_UNIT)}{more}"
+
+
+def _rounded_up(amount: Fraction, unit: int) -> str:
+    """Write an amount as a decimal number, which is not below it by a unit."""
+    return f"{Decimal(-(-amount * unit // 1)) / unit:f}"
 
 
 def _grant(request: Request, name: str) -> str | None:
