@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
+from functools import partial
 from pathlib import Path
 
 import click
@@ -11,6 +12,8 @@ import click
 from parties.cli.display import Display, many
 from parties.cli.operators import PARTY, operators
 from parties.cli.options import FOLDER, JSON
+from parties.client.answering import Silent, ask_each, missing
+from parties.client.channels import PartyClient
 from parties.pb import consent_pb2
 
 
@@ -28,18 +31,16 @@ def clock(display: Display, configs: tuple[Path, ...], accept: bool, folder: Pat
     Grants and objects that had expired by the latest time end for good then, and their owners give them anew.  What was
     spent of budgets, charged or revoked stays.  The party's audit chain says that you have done it.
     """
+    silent = Silent()
     with operators(configs, folder) as (clients, wait):
-        ask = consent_pb2.ClockRequest()
-        found = {client: client.begin(lambda stub: stub.consent.Clock, ask, wait) for client in clients}
-        replies = {client: call.result() for client, call in found.items()}
+        replies = ask_each(clients, partial(_ask, consent_pb2.ClockRequest(), wait), silent)
+        done: dict[str, consent_pb2.ClockReply] = {}
         if accept:
-            say = consent_pb2.ClockRequest(accept=True, at=time.time())
-            behind = [client for client, reply in replies.items() if reply.behind]
-            told = {client: client.begin(lambda stub: stub.consent.Clock, say, wait) for client in behind}
-            done = {client.name: call.result() for client, call in told.items()}
+            behind = [client for client in clients if client.name in replies and replies[client.name].behind]
+            done = ask_each(behind, partial(_ask, consent_pb2.ClockRequest(accept=True, at=time.time()), wait), silent)
     lines, content = [], []
-    for name, reply in ((client.name, reply) for client, reply in replies.items()):
-        ended = done.get(name) if accept else None
+    for name, reply in replies.items():
+        ended = done.get(name)
         lines += _lines(name, reply, ended)
         content.append(
             {
@@ -51,11 +52,17 @@ def clock(display: Display, configs: tuple[Path, ...], accept: bool, folder: Pat
                 "ended": None if ended is None else {"grants": ended.grants, "objects": ended.objects},
             }
         )
+    error = missing(silent)
     if as_json:
-        display.json({"clocks": content})
-        return
-    for line in lines:
+        display.json({"clocks": content}, error)
+    for line in lines if not as_json else ():
         display.result(line)
+    if error is not None:
+        raise error
+
+
+def _ask(request: consent_pb2.ClockRequest, wait: float, client: PartyClient) -> consent_pb2.ClockReply:
+    return client.begin(lambda stub: stub.consent.Clock, request, wait).result()
 
 
 def _lines(name: str, reply: consent_pb2.ClockReply, ended: consent_pb2.ClockReply | None) -> list[str]:

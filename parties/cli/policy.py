@@ -13,6 +13,8 @@ from mpc.errors import ConfigError
 from parties.cli.display import Display
 from parties.cli.operators import PARTY, operators
 from parties.cli.options import FOLDER, JSON
+from parties.client.answering import Silent, ask_each, missing
+from parties.client.channels import PartyClient
 from parties.pb import consent_pb2
 
 
@@ -46,12 +48,16 @@ def reload(display: Display, configs: tuple[Path, ...], folder: Path, as_json: b
 
 def _ask(display: Display, configs: tuple[Path, ...], folder: Path, as_json: bool, reload: bool) -> None:
     request = consent_pb2.PolicyRequest(reload=reload)
+    silent = Silent()
     with operators(configs, folder) as (clients, wait):
-        found = {
-            client.name: client.begin(lambda stub: stub.consent.Policy, request, wait).result() for client in clients
-        }
+
+        def ask(client: PartyClient) -> consent_pb2.PolicyReply:
+            return client.begin(lambda stub: stub.consent.Policy, request, wait).result()
+
+        found = ask_each(clients, ask, silent)
+    error = missing(silent)
     if as_json:
-        display.json({"policies": [_content(name, each) for name, each in found.items()]})
+        display.json({"policies": [_content(name, each) for name, each in found.items()]}, error)
     for name, each in found.items() if not as_json else ():
         for line in _lines(name, each, reload):
             display.result(line)
@@ -61,6 +67,8 @@ def _ask(display: Display, configs: tuple[Path, ...], folder: Path, as_json: boo
         raise ConfigError(
             f"{name} goes by an older policy: {failed[name]}", remedy="correct its config, then mpc policy reload"
         )
+    if error is not None:
+        raise error
 
 
 def _content(name: str, found: consent_pb2.PolicyReply) -> dict[str, Any]:

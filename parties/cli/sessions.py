@@ -12,6 +12,7 @@ from mpc.errors import MpcError, UsageError
 from parties.cli.display import Display, seconds
 from parties.cli.operators import operator_of
 from parties.cli.options import CLUSTER, FOLDER, JSON, no_cluster
+from parties.client.answering import Silent, ask_each, missing
 from parties.client.channels import PartyClient, gather
 from parties.config.load import load
 from parties.config.models import ClusterConfig
@@ -57,22 +58,26 @@ def sessions(
         operator_of(party) if party else _client(cluster or folder / "cluster.toml", None if cluster else folder)
     )
     try:
-        found = _list(display, clients, wait)
+        silent = Silent()
+        found = _list(clients, wait, silent)
         chosen = [_choose(found, each) for each in ended]
         for each in chosen:
             _end(clients, each, wait)
     finally:
         for client in clients:
             client.close()
+    error = missing(silent)
     if as_json:
-        display.json({"sessions": [asdict(each) for each in found], "ended": [each.session for each in chosen]})
-        return
-    for each in chosen:
-        display.say(f"ended session {each.session}")
-    if not ended and found:
-        show(display, found)
-    elif not ended:
-        display.say("no open sessions")
+        display.json({"sessions": [asdict(each) for each in found], "ended": [each.session for each in chosen]}, error)
+    else:
+        for each in chosen:
+            display.say(f"ended session {each.session}")
+        if not ended and found:
+            show(display, found)
+        elif not ended:
+            display.say("no open sessions")
+    if error is not None:
+        raise error
 
 
 def _client(path: Path, folder: Path | None) -> tuple[list[PartyClient], float]:
@@ -83,33 +88,16 @@ def _client(path: Path, folder: Path | None) -> tuple[list[PartyClient], float]:
     return [PartyClient(identity, peer) for peer in config.parties], config.deadlines.connect
 
 
-class _Told:
-    """Sessions that one party lists."""
-
-    def __init__(self, client: PartyClient, wait: float) -> None:
-        self.name = client.name
-        self._replies = client.stream(lambda stub: stub.Sessions, party_pb2.SessionsRequest(), wait)
-
-    def result(self) -> list[party_pb2.OpenSession]:
-        return list(self._replies)
-
-
-def _list(display: Display, clients: Sequence[PartyClient], wait: float) -> list[Found]:
-    """Ask all parties, and sort their answers by session; say which party cannot be asked, unless none can."""
+def _list(clients: Sequence[PartyClient], wait: float, silent: Silent) -> list[Found]:
+    """Ask all parties, and sort their answers by session; `silent` takes the errors of those that do not answer."""
     found: dict[bytes, Found] = {}
-    errors: list[MpcError] = []
-    for told in [_Told(client, wait) for client in clients]:
-        try:
-            listed = told.result()
-        except MpcError as error:
-            errors.append(error)
-            continue
+
+    def ask(client: PartyClient) -> list[party_pb2.OpenSession]:
+        return list(client.stream(lambda stub: stub.Sessions, party_pb2.SessionsRequest(), wait))
+
+    for name, listed in ask_each(clients, ask, silent).items():
         for each in listed:
-            _merge(found.setdefault(each.session_id, _first(each)), told.name, each)
-    if len(errors) == len(clients):
-        raise errors[0]
-    for silent in errors:
-        display.say(f"note: {silent.what}")
+            _merge(found.setdefault(each.session_id, _first(each)), name, each)
     return sorted(found.values(), key=lambda each: -each.open_seconds)
 
 

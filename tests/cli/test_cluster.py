@@ -242,6 +242,9 @@ def check_lists(folder: Path, silent: str) -> None:
         ("model", "search", "word"): "models",
         ("grant", "list"): "grants",
         ("requests",): "requests",
+        ("sessions",): "sessions",
+        ("policy", "show"): "policies",
+        ("clock",): "clocks",
     }
     for words, name in lists.items():
         done = mpc_here(*words, "--json", folder=folder)

@@ -33,7 +33,7 @@ def describe(parties: Parties, name: str = "", object_id: bytes = b"") -> Manife
         IntegrityError: a party sent something that its owner has not signed.
     """
     request = data_pb2.DescribeObjectRequest(name=name, object=object_id)
-    found = [_described(parties, client, request) for client in parties.clients]
+    found = [*ask_each(parties.clients, lambda client: _described(parties, client, request)).values()]
     if len({each.id for each in found}) > 1 and name:
         common = [entry for entry in search(parties) if entry.name == name]
         if common:
@@ -122,8 +122,9 @@ def own(parties: Parties, name: str) -> list[Entry]:
         IntegrityError: a party lists something else under that name than this client has signed.
     """
     found: dict[bytes, Entry] = {}
+    lists = ask_each(parties.clients, lambda client: list_of(parties, client, ""))
     for client in parties.clients:
-        for entry in list_of(parties, client, "").values():
+        for entry in lists[client.name].values():
             if entry.name != name or entry.id in found:
                 continue
             whole = _described(parties, client, data_pb2.DescribeObjectRequest(object=entry.id))
