@@ -27,7 +27,7 @@ from parties.config.models import PartyConfig, ProviderConfig
 from parties.disk import write_atomic
 from parties.local import warming
 from parties.local.layout import LocalLayout, Member, Role, refuse_running
-from parties.local.processes import birth_of, children, is_frozen, pid_file, record_of, running, signal_group
+from parties.local.processes import birth_of, children, is_frozen, pid_file, present, record_of, running, signal_group
 from parties.process.lifeline import PARENT_PIPE, READY
 
 _POLL = 0.05  # seconds
@@ -37,7 +37,7 @@ _COMPILING = 10
 _PER_PROCESS = ("NAME", "LISTEN", "DATA_DIR", "TLS_", "PROVIDER_", "PEERS", "PARTIES", "POLICY_", "METRICS")
 
 Command = Callable[[Member], list[str]]
-State = Literal["serving", "starting", "frozen", "died", "stopped"]
+State = Literal["serving", "not serving", "starting", "frozen", "died", "stopped"]
 _lifelines: dict[Path, int] = {}  # write ends, by layout folder; closing one ends its cluster
 
 
@@ -45,8 +45,11 @@ _lifelines: dict[Path, int] = {}  # write ends, by layout folder; closing one en
 class MemberStatus:
     """A daemon's state, and its uptime in seconds.
 
-    It is serving, starting, frozen (a signal has stopped it: it is there and answers nothing), died (it left its pid
-    file) or stopped.
+    It is serving, not serving (it runs, and says why it does not), starting, frozen (a signal has stopped it: it is
+    there and answers nothing), died (it left its pid file) or stopped.
+
+    Args:
+        note: what it says is wrong with it, or that it says nothing, if it was asked.
     """
 
     name: str
@@ -55,6 +58,7 @@ class MemberStatus:
     address: Endpoint
     state: State
     uptime: float | None
+    note: str = ""
 
 
 def daemon_command(member: Member) -> list[str]:
@@ -173,11 +177,13 @@ def status(layout: LocalLayout) -> list[MemberStatus]:
 
 
 def _status(member: Member) -> MemberStatus:
-    record, pid = record_of(member.folder), running(member.folder)
-    if pid is None or record is None:
-        return MemberStatus(member.name, member.role, None, member.address, "died" if record else "stopped", None)
+    found = present(member.folder)
+    if found is None:
+        left = record_of(member.folder)
+        return MemberStatus(member.name, member.role, None, member.address, "died" if left else "stopped", None)
+    pid, uptime = found.pid, max(0.0, time.time() - found.started)
     state: State = "frozen" if is_frozen(pid) else "serving" if _is_ready(member, pid) else "starting"
-    return MemberStatus(member.name, member.role, pid, member.address, state, max(0.0, time.time() - record.started))
+    return MemberStatus(member.name, member.role, pid, member.address, state, uptime)
 
 
 def _cut_lifeline(layout: LocalLayout) -> None:

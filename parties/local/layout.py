@@ -41,7 +41,7 @@ from parties.config.models import (
 from parties.disk import DEFAULT_FOLDER, private_folder, write_atomic
 from parties.entropy import token
 from parties.local.ports import Ports
-from parties.local.processes import is_frozen, let_go_on, running
+from parties.local.processes import DATA, is_frozen, let_go_on, running
 from parties.machine import cores_each
 from parties.trust.authority import issue, make_ca
 from parties.trust.chains import DEVELOPMENT_CA
@@ -75,7 +75,7 @@ class Member:
 
     @property
     def data_dir(self) -> Path:
-        return self.folder / "data"
+        return self.folder / DATA
 
     @property
     def log(self) -> Path:

@@ -10,9 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mpc.errors import ConfigError
+from parties.process import lock
 
+DATA = "data"
+"""Name of a member's folder of data, beside its config."""
 _ROUNDING = 2
 """Hundredths of a second by which two readings of one process's start may differ."""
+_CLOCKS = 2.0
+"""Seconds by which a process's start may be read later than it was: the machine's is known to a second."""
 
 children: dict[int, subprocess.Popen[bytes]] = {}
 """Processes that this one started, so that they are reaped."""
@@ -44,14 +49,40 @@ def record_of(folder: Path) -> Record | None:
 
 
 def running(folder: Path) -> int | None:
-    """Return the daemon's pid, if that is still the process that we started and not a later one of that number."""
+    """Return the pid of the daemon that runs there; None if none does."""
+    found = present(folder)
+    return None if found is None else found.pid
+
+
+def present(folder: Path) -> Record | None:
+    """Return the record of the daemon that runs there, whoever started it; None if none does.
+
+    That is the process that we started, and not a later one of its number, or one that has the folder of data.
+    """
     record = record_of(folder)
     if record is None or record.pid <= 1:
-        return None
+        return _by_hand(folder / DATA)
     birth = birth_of(record.pid)
     if birth is None and (child := children.pop(record.pid, None)):
         child.wait()  # it is dead already; this takes the zombie away
-    return record.pid if birth is not None and are_one(birth, record.birth) else None
+    return record if birth is not None and are_one(birth, record.birth) else _by_hand(folder / DATA)
+
+
+def _by_hand(data_dir: Path) -> Record | None:
+    """Return a record of the daemon that has a folder of data, which somebody has started with `serve`."""
+    found = lock.holder(data_dir)
+    if found is None:
+        return None
+    import psutil
+
+    pid, written = found
+    birth = birth_of(pid)
+    try:
+        started = psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:
+        return None
+    # whoever has the lock began before it wrote its number there: another process of that number began later
+    return Record(pid, birth, started) if birth is not None and started <= written + _CLOCKS else None
 
 
 def is_frozen(pid: int) -> bool:
@@ -116,7 +147,10 @@ def signal_group(pid: int, number: signal.Signals) -> None:
     """Send a signal to a daemon and all that it started; that it is gone is no error.  Raise ConfigError if that is
     refused."""
     try:
-        os.killpg(pid, number)
+        if os.getpgid(pid) == pid:
+            os.killpg(pid, number)
+        else:  # somebody started it by hand, from a script perhaps, which is none of ours
+            os.kill(pid, number)
     except ProcessLookupError:
         pass
     except PermissionError:

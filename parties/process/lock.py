@@ -8,7 +8,8 @@ from pathlib import Path
 
 from mpc.errors import ConfigError
 
-LOCK = "lock"
+LOCK, LEDGER = "lock", "ledger.lock"
+"""The provider's file, and a party's."""
 
 
 def take(folder: Path, name: str = LOCK) -> int:
@@ -39,3 +40,41 @@ def take(folder: Path, name: str = LOCK) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def holder(folder: Path) -> tuple[int, float] | None:
+    """Return the pid of the daemon that has a folder, and when it wrote it, in seconds since 1970; None if none has.
+
+    The lock itself is looked at, since a file says nothing of whether it was copied, or its process has ended.
+    """
+    for name in (LEDGER, LOCK):
+        try:
+            descriptor = os.open(folder / name, os.O_RDONLY)
+        except OSError:
+            continue
+        try:
+            pid, written = os.read(descriptor, 32).strip(), os.fstat(descriptor).st_mtime
+            if pid.isdigit() and _is_alive(int(pid)) and _is_taken(descriptor):
+                return int(pid), written
+        finally:
+            os.close(descriptor)
+    return None
+
+
+def _is_alive(pid: int) -> bool:
+    """Say whether there is a process of that number; where none is, no lock is tried, which could be in the way."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return pid > 1
+
+
+def _is_taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False

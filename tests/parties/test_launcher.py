@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -33,7 +34,7 @@ from parties.local.layout import LocalLayout, Member, is_left_in_part
 from parties.local.ports import Ports
 from parties.local.processes import are_one, birth_of, children, running, signal_group
 from parties.party.policy import Policy
-from parties.process import lifeline
+from parties.process import lifeline, lock
 from parties.trust.authority import issue
 from parties.trust.identity import Identity
 from tests.support.effort import patient
@@ -46,7 +47,7 @@ REPOSITORY = Path(__file__).parents[2]
 STUB = """
 import os, signal, sys, time
 from pathlib import Path
-from parties.process import lifeline
+from parties.process import lifeline, lock
 data_dir, behaviour = Path(sys.argv[1]), sys.argv[2]
 if "stubborn" in behaviour:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -56,6 +57,8 @@ print("started", threads, sorted(name for name in os.environ if name.startswith(
 if "dies" in behaviour:
     print("last words: the ledger was restored from a backup", file=sys.stderr)
     sys.exit(3)
+if "locks" in behaviour:
+    held = lock.take(data_dir, lock.LEDGER)
 if "mute" not in behaviour:
     lifeline.announce_ready(data_dir)
 time.sleep(600)
@@ -451,6 +454,30 @@ def test_one_that_has_died_is_started_again_and_the_others_go_on(layout: LocalLa
     after = {line.name: line.pid for line in status(layout)}
     assert [line.state for line in status(layout)] == ["serving"] * 3 and not is_left_in_part(layout)
     assert {name for name in after if after[name] != before[name]} == {"party-0"}
+
+
+def test_one_that_somebody_started_by_hand_is_known_and_ends_with_the_others(layout: LocalLayout) -> None:
+    """As doctor's own line says: `mpc party serve`.  It has its data folder's lock, which a copy of that has not."""
+    start(layout, detach=True, command=stub())
+    member = layout.members[1]
+    os.kill(int((member.data_dir / lifeline.READY).read_text()), signal.SIGKILL)
+    assert eventually(lambda: status(layout)[1].state == "died")
+    threads = dict.fromkeys((f"{name}_NUM_THREADS" for name in ("OPENBLAS", "OMP", "MKL")), "1")
+    argv = [sys.executable, "-c", STUB, str(member.data_dir), "locks"]
+    with subprocess.Popen(argv, env={**os.environ, **threads}) as own:
+        assert eventually(lambda: status(layout)[1].state == "serving")
+        found = status(layout)[1]
+        assert found.pid == own.pid != os.getpgid(own.pid) and 0 <= (found.uptime or 0) < patient(60)
+        assert not is_left_in_part(layout) and revive(layout) == []
+        copied = layout.folder / "copied"
+        shutil.copytree(member.folder, copied)
+        assert running(copied) is None
+        os.utime(member.data_dir / lock.LEDGER, (1, 1))  # as if that number were now a later process's
+        assert running(member.folder) is None
+        os.utime(member.data_dir / lock.LEDGER)
+        assert sorted(stop(layout, grace=20)) == ["party-0", "party-1", "provider"]
+        own.wait(patient(20))
+    assert [line.state for line in status(layout)] == ["stopped"] * 3
 
 
 def test_a_birth_is_none_of_the_dead_and_no_matter_of_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ from parties.party.ledger.schema import DATABASE, bring_forward, connect, head_o
 from parties.process import lock
 from parties.telemetry import logger
 
-LOCK = "ledger.lock"
+LOCK = lock.LEDGER
 _ROOM = 1 << 20
 """Bytes that the write-ahead log has from the start.
 
