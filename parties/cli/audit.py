@@ -64,18 +64,22 @@ def audit(
         if len(configs) != 1:
             raise UsageError("--output writes one party's chain", remedy="--party config.toml, by its operator")
         require_folder(output)
-    silent = Silent()
+    silent, none = Silent(), None
     if export is not None:
         found = [require_head(read_export(export), head)]
     elif configs:
         with operators(configs, folder) as (clients, wait):
             chains = ask_each(clients, lambda client: follow_chain(client, START, wait), silent)
-        found = [require_head(each, head) for each in chains.values()]
+        found = [*chains.values()]
+        if len(configs) == 1:
+            found = [require_head(each, head) for each in found]
+        elif not any(require_head(each, head).fault is None for each in found):
+            none = no_such_head(silent)
     else:
         found = _as_client(cluster_file(cluster, folder), head, silent)
     if output is not None and found[0].fault is None:
         write_export(output, found[0])
-    _show(display, found, _fault(found) or missing(silent), as_json)
+    _show(display, found, _fault(found) or none or missing(silent), as_json)
 
 
 def require_head(chain: Chain, head: bytes | None) -> Chain:
@@ -83,6 +87,17 @@ def require_head(chain: Chain, head: bytes | None) -> Chain:
     if head is None or head == START or any(row["head"] == head.hex() for row in chain.rows):
         return chain
     return chain.with_fault("it has no row behind that head")
+
+
+def no_such_head(silent: Silent) -> MpcError:
+    """Return the error of a head that is on the chain of no party that answers, of several of which one gave it."""
+    if silent:
+        return silent[0].with_(cause="the party that gave that head may be this one: no other has a row behind it")
+    return IntegrityError(
+        "none of these parties has a row behind that head",
+        cause="the ledger of the party that gave it was put back from a backup, or it is another party's head",
+        remedy="give the configs of all parties that may have given it: --party",
+    )
 
 
 def _as_client(path: Path, head: bytes | None, silent: Silent) -> list[Chain]:

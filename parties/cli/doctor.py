@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -11,13 +10,13 @@ from pathlib import Path
 from types import MappingProxyType
 
 import click
-import grpc
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 import mpc
 from mpc.errors import ConfigError, MpcError
 from parties.agreed.terms import PROTOCOL, roster_digest
 from parties.cli.display import Display, many, seconds, size
+from parties.cli.members import behind, describe
 from parties.cli.options import FOLDER, JSON, PROMISE, TRUST, no_cluster
 from parties.client.running.roles import ACTIVE
 from parties.config.load import load
@@ -25,14 +24,12 @@ from parties.config.models import ClusterConfig, Peer
 from parties.local.launcher import status
 from parties.local.layout import LocalLayout, in_folder
 from parties.local.processes import let_go_on
-from parties.pb import party_pb2, party_pb2_grpc, provider_pb2_grpc
-from parties.process.watch import WARN_DAYS
+from parties.pb import party_pb2
+from parties.process.watch import ROOM_EVERY, WARN_DAYS, WRITE_EVERY
 from parties.trust.identity import Identity
 from parties.wire.dialling import NOT_RUNNING, SILENT
 from parties.wire.direct import DIRECT
 from parties.wire.probe import probe
-from parties.wire.status import from_rpc
-from parties.wire.transport import connect
 
 _CLOCK_SKEW = 30.0
 _AES_FLOOR = 5e8
@@ -119,9 +116,10 @@ def _examine_process(
         return
     yield Finding(peer.name, True, f"{peer.address}, round trip {seconds(reach.round_trip_seconds)}")
     try:
-        reply = _describe(config, identity, peer, role, probe=role == "party")
+        reply = describe(identity, peer, role, 2 * config.deadlines.connect, probe=role == "party")
         asked = time.time()
-        clock = _describe(config, identity, peer, role).clock  # the first one waits for peers that are silent
+        # once more: the first one waits for peers that are silent
+        clock = describe(identity, peer, role, 2 * config.deadlines.connect).clock
         skew = apart(clock, asked, time.time())
     except MpcError as error:
         yield Finding(f"{peer.name} answers", False, error.what, error.remedy or f"mpc logs {peer.name}{where}")
@@ -134,12 +132,10 @@ def _examine_process(
     )
     fix = "" if skew < _CLOCK_SKEW else "set both clocks by NTP"
     yield Finding(f"{peer.name} clock", skew < _CLOCK_SKEW, f"{skew:.1f} s apart", fix)
-    if reply.clock_behind:
-        behind = datetime.timedelta(seconds=round(reply.clock_behind))
-        found = f"{behind} behind the latest time that it has shown, so it gives nothing at rest"
+    if lag := behind(reply):
         own = f"mpc clock --party CONFIG --accept (locally: mpc clock{where} --accept)"
         fix = f"set its clock right; if it is right now, its operator says so: {own}"
-        yield Finding(f"{peer.name} kept time", False, found, fix)
+        yield Finding(f"{peer.name} kept time", False, lag, fix)
     if role == "party":
         yield Finding(
             f"{peer.name} ledger",
@@ -175,8 +171,9 @@ def _rounds(name: str, other: party_pb2.Reach) -> Finding:
 
 def _wellbeing(config: ClusterConfig, name: str, role: str, reply: party_pb2.DescribeReply) -> Iterator[Finding]:
     """Look at a process's disk and certificate, and whether it means the cluster of the file at hand."""
-    fix = "free space on its disk, or mend it; it serves again by itself" if reply.problem else ""
-    yield Finding(f"{name} disk", not reply.problem, reply.problem or "can be written", fix)
+    fix = f"free space on its disk, or mend it; it looks every {ROOM_EVERY:g} s, and serves again by itself"
+    found = reply.problem or f"could be written as it looked last, every {WRITE_EVERY:g} s"
+    yield Finding(f"{name} disk", not reply.problem, found, fix if reply.problem else "")
     fix = f"issue another certificate for {name}, and restart it"
     yield _lifetime(f"{name} certificate", "", reply.certificate_days, fix)
     names = [party.name for party in config.parties]
@@ -215,21 +212,6 @@ def _stock(name: str, reply: party_pb2.DescribeReply) -> Finding:
 def apart(clock: float, asked: float, answered: float) -> float:
     """Return the seconds that a clock, read between two moments of the own one, is off by at least."""
     return max(asked - clock, clock - answered, 0.0)
-
-
-def _describe(
-    config: ClusterConfig, identity: Identity, peer: Peer, role: str, probe: bool = False
-) -> party_pb2.DescribeReply:
-    channel = connect(identity, peer.name, peer.address)
-    make = provider_pb2_grpc.ProviderStub if role == "provider" else party_pb2_grpc.PartyStub
-    request = party_pb2.DescribeRequest(probe=probe)
-    try:
-        reply: party_pb2.DescribeReply = make(channel).Describe(request, timeout=2 * config.deadlines.connect)
-        return reply
-    except grpc.RpcError as error:
-        raise from_rpc(error, peer.name, peer.address, identity) from None
-    finally:
-        channel.close()
 
 
 def aes() -> Finding:

@@ -137,12 +137,20 @@ def _row(member: MemberStatus) -> tuple[str, ...]:
 @JSON
 @click.pass_obj
 def ps(display: Display, folder: Path, as_json: bool) -> None:
-    """Show every process of the local cluster and its state."""
-    members = status(_layout(folder))
+    """Show every process of the local cluster and its state, and what those that serve say is wrong with them."""
+    layout = _layout(folder)
+    members = status(layout)
+    if any(member.state == "serving" for member in members):
+        from parties.cli.members import ask_members  # gRPC, which nobody waits for where nobody is asked
+
+        members = ask_members(layout, members)
     if as_json:
         display.json({"members": [asdict(member) for member in members]})
         return
-    display.table(_COLUMNS, [*map(_row, members)])
+    if any(member.note for member in members):
+        display.table((*_COLUMNS, "note"), [(*_row(member), member.note) for member in members])
+    else:
+        display.table(_COLUMNS, [*map(_row, members)])
 
 
 @click.command()

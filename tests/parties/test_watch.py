@@ -11,11 +11,12 @@ import threading
 import time
 from collections import namedtuple
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import grpc
 import pytest
@@ -24,8 +25,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mpc.errors import ConfigError
 from parties.addresses import Endpoint
 from parties.cli.doctor import examine
+from parties.cli.members import ask_members
 from parties.config.load import dump_toml
 from parties.config.models import ClusterConfig, ProviderConfig
+from parties.local.launcher import MemberStatus
 from parties.party import services
 from parties.party.ledger.sessions import Ledger
 from parties.pb import party_pb2
@@ -245,6 +248,30 @@ def test_doctor_finds_what_is_wrong_with_others(tmp_path: Path, monkeypatch: pyt
         }.items():
             assert not found[check].ok and said in found[check].found and found[check].fix, found[check]
         assert found["party-0 roster"].ok and found["provider disk"].ok
+
+
+def test_ps_shows_who_runs_and_does_not_serve(tmp_path: Path) -> None:
+    """And who says nothing; those that do not serve are not asked."""
+    with InProcess(tmp_path, 2) as cluster, closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        config = cluster.client().config
+        soon = config.deadlines.model_copy(update={"connect": patient(2.0)})
+        file = tmp_path / "cluster.toml"
+        file.write_text(dump_toml(config.model_copy(update={"deadlines": soon})))
+        peers = {peer.name: peer.address for peer in (config.provider, *config.parties)}
+        peers["silent"] = Endpoint(f"127.0.0.1:{silent.getsockname()[1]}")
+        members = [
+            MemberStatus(name, "provider" if name == "provider" else "party", 1, Endpoint(address), "serving", 1.0)
+            for name, address in peers.items()
+        ]
+        members.append(replace(members[1], state="frozen"))
+        cluster.nodes[1].problem = "its disk is full"
+        layout: Any = SimpleNamespace(cluster_file=file)
+        found = ask_members(layout, members)
+        assert [each.state for each in found] == ["serving", "serving", "not serving", "serving", "frozen"]
+        assert [each.note for each in found[:3]] == ["", "", "its disk is full"] and not found[4].note
+        assert "silent" in found[3].note
+        file.write_text("nonsense")
+        assert ask_members(layout, members) == members
 
 
 def test_doctor_sends_nobody_to_the_way_of_one_that_takes_connections_and_is_silent(
