@@ -85,6 +85,11 @@ class Reply(Generic[Answer]):
     def __init__(self, party: PartyClient, future: grpc.Future[Answer]) -> None:
         self._party, self._future, self._given_up = party, future, False
 
+    @property
+    def name(self) -> str:
+        """Name of the party that is called."""
+        return self._party.name
+
     def give_up(self) -> None:
         """End the call: see `Together`."""
         self._given_up = True
@@ -235,20 +240,23 @@ class Parties:
     ) -> list[Answer]:
         """Call every party at once, and return every party's answer.
 
-        failed: called once, as soon as one of the calls fails, to call off the others, which are on their way.
+        failed: called once, as soon as a party fails of itself, to call off the others, which are on their way.  Where
+            all that is said is about somebody else, the others are heard first, for as long as `Together` says: a liar
+            would have an innocent party named.
         answered: called with each answer as soon as it comes, up to the first failure.
 
         Raises:
-            MpcError: what failed first, since the others only heard of it; what is the most telling, if that one did.
+            MpcError: what a party failed with of itself, if that came first, since the others only heard of it; else
+                what is the most telling.
         """
         replies = self.start(call, request, seconds, self.together())
-        first = _watch(replies, failed, answered)
-        if first is None:
+        errors = _watch(replies, failed, answered)
+        if not errors:
             return gather(replies)
-        errors = _errors(replies)
-        if first.heard_from is None:
-            raise first.again()  # not the one that this frame keeps
-        raise _most_telling([error for error in errors if error.peer != self.identity.name] or errors).again()
+        if _is_own(*errors[0]):
+            raise errors[0][1].again()  # not the one that this frame keeps
+        said = [error for _, error in errors]
+        raise _most_telling([error for error in said if error.peer != self.identity.name] or said).again()
 
     @property
     def memory(self) -> int | None:
@@ -269,19 +277,33 @@ class Parties:
 
 def _watch(
     replies: Sequence[Reply[Answer]], failed: Callable[[], None], answered: Callable[[Answer], None]
-) -> MpcError | None:
-    """Wait for all replies in the order in which they come, up to the first error, which is returned."""
+) -> list[tuple[str, MpcError]]:
+    """Wait for all replies in the order in which they come; return the errors, each with the party that it is from."""
     done: SimpleQueue[Reply[Answer]] = SimpleQueue()
     for reply in replies:
         reply.when_done(lambda reply=reply: done.put(reply))  # type: ignore[misc]
+    errors: list[tuple[str, MpcError]] = []
+    is_over = False
     for _ in replies:
+        reply = done.get()
         try:
-            answer = done.get().result()
+            answer = reply.result()
         except MpcError as error:
-            failed()
-            return error.again()
-        answered(answer)
-    return None
+            errors.append((reply.name, error.again()))
+            if not is_over and _is_own(reply.name, error):
+                is_over = True
+                failed()
+            continue
+        if not errors:
+            answered(answer)
+    if errors and not is_over:
+        failed()
+    return errors
+
+
+def _is_own(name: str, error: MpcError) -> bool:
+    """Say whether a party's error is about itself, or about nobody: what it says of others needs a second voice."""
+    return error.heard_from is None and error.peer in (None, name)
 
 
 def gather(answers: Sequence[Awaited[Answer]]) -> list[Answer]:
@@ -295,17 +317,6 @@ def gather(answers: Sequence[Awaited[Answer]]) -> list[Answer]:
     if errors:
         raise _most_telling(errors).again()
     return found
-
-
-def _errors(answers: Sequence[Awaited[object]]) -> list[MpcError]:
-    """Wait for every party's answer; return what those failed with that did."""
-    errors = []
-    for answer in answers:
-        try:
-            answer.result()
-        except MpcError as error:
-            errors.append(error.again())
-    return errors
 
 
 def _most_telling(errors: list[MpcError]) -> MpcError:

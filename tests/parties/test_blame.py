@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import pytest
 
-from mpc.errors import HandshakeError, IntegrityError, MpcError, PeerError, SessionError
+from mpc.errors import DeadlineError, HandshakeError, IntegrityError, MpcError, PeerError, PolicyError, SessionError
+from parties.client.channels import Parties
+from parties.client.together import given_up
 from parties.config.models import Deadlines
-from parties.pb import provider_pb2
+from parties.party.services import PartyService
+from parties.pb import party_pb2, provider_pb2
 from parties.pb.party_pb2 import CloseRequest
 from parties.pb.provider_pb2 import DealPart
 from parties.provider.service import ProviderService
 from parties.wire.frames import Chunk
 from tests.support.effort import SLOWNESS
-from tests.support.parties import OWNER, RECIPIENT, InProcess, data, eventually
+from tests.support.parties import OWNER, RECIPIENT, InProcess, data, deadlines, eventually
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -107,3 +113,73 @@ def test_whoever_may_have_ended_a_session_at_one_party_is_named(tmp_path: Path) 
         assert error.what == "party-1 closed its end of the session"
         assert str(error.cause).startswith("as party-1 says, coordinator, who coordinates the session, ended it at")
         cluster.party(0).Close(CloseRequest(session_id=script.id))  # nothing is left to end
+
+
+def test_a_liar_of_three_has_no_innocent_party_named_as_a_session_is_opened(tmp_path: Path) -> None:
+    """It blames one of the others at once, and is silent to both: they have the time to say so."""
+
+    class Liar(PartyService):
+        def Open(self, request: party_pb2.OpenRequest, context: grpc.ServicerContext) -> party_pb2.OpenReply:
+            raise PeerError("party-1 did not meet party-2", peer="party-1")
+
+    quick = deadlines(connect=1, setup=3, step=5, submit=5)
+    with InProcess(tmp_path, 3, services={2: Liar}, deadlines=quick) as cluster:
+        with pytest.raises(PeerError) as caught:
+            cluster.session()
+        assert caught.value.peer == "party-2", caught.value
+        assert eventually(lambda: not any(cluster.sessions(index) for index in range(2)))
+
+
+class Call:
+    """A call to a party; those that are heard are noted."""
+
+    def __init__(self, name: str, heard: list[str]) -> None:
+        self.name, self._heard, self._done = name, heard, Future[int]()
+
+    def answer(self, value: int | MpcError) -> None:
+        if isinstance(value, MpcError):
+            self._done.set_exception(value)
+        else:
+            self._done.set_result(value)
+
+    def when_done(self, tell: Callable[[], None]) -> None:
+        self._done.add_done_callback(lambda _: tell())
+
+    def result(self) -> int:
+        self._heard.append(self.name)
+        return self._done.result()
+
+
+ABOUT_1 = DeadlineError("party-1 did not send it in time", peer="party-1")
+ABOUT_2 = DeadlineError("party-2 did not send it in time", peer="party-2")
+REFUSES = PolicyError("party-0 does not keep so much", peer="party-0")
+
+
+@pytest.mark.parametrize(
+    ("said", "named", "called_off"),
+    [
+        ([(2, ABOUT_1), (0, ABOUT_2), (1, ABOUT_2)], "party-2", 3),
+        ([(2, ABOUT_1), (0, 7), (1, 7)], "party-1", 3),
+        ([(2, ABOUT_1), (0, REFUSES), (1, ABOUT_2)], "party-0", 2),
+        ([(0, REFUSES), (2, ABOUT_1), (1, ABOUT_1)], "party-0", 1),
+        ([(2, ABOUT_1.with_(heard_from="party-0")), (0, ABOUT_2), (1, given_up("party-1"))], "party-2", 3),
+    ],
+)
+def test_words_about_another_are_believed_once_the_others_have_spoken(
+    said: list[tuple[int, int | MpcError]], named: str, called_off: int
+) -> None:
+    """The others are called off with the first word of a party about itself, or once all have spoken."""
+    heard, ends = list[str](), list[int]()
+    calls = [Call(f"party-{index}", heard) for index in range(3)]
+
+    def start(*_: object) -> list[Call]:
+        for index, value in said:
+            calls[index].answer(value)
+        return [calls[index] for index, _ in said]
+
+    parties: Any = SimpleNamespace(start=start, together=lambda: None, identity=SimpleNamespace(name="coordinator"))
+    with pytest.raises(MpcError) as caught:
+        Parties.each_or_none(
+            parties, lambda stub: stub.Open, party_pb2.OpenRequest(), 1, lambda: ends.append(len(heard))
+        )
+    assert caught.value.peer == named and ends == [called_off]
