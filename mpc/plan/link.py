@@ -33,6 +33,10 @@ class Link:
             ) from None
         return cls(round_trip, rate)
 
+    def for_rows(self, rows: int) -> Self:
+        """Return the link as it is to one of so many rows that are computed at once: each has its part of the rate."""
+        return type(self)(self.round_trip, self.rate / max(rows, 1))
+
     def seconds(self, rounds: int, size: float) -> float:
         """Return how long so many rounds, in each of which both send at once, and so many bytes take."""
         return rounds * self.round_trip / 2e3 + 8 * size / (self.rate * 1e6)

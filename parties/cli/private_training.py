@@ -100,6 +100,7 @@ def train_privately(
     wait: float,
     save: Path | None,
     as_json: bool,
+    link: str | None = None,
 ) -> None:
     """Train, and print or save what was told."""
     found = selections(connected, data, [X, Y])
@@ -109,7 +110,7 @@ def train_privately(
                 f"no --data is named for {'the rows' if name == X else 'the labels'}",
                 remedy="--data x=hospital/visits:age,bmi --data y=hospital/visits:ill",
             )
-    given: dict[str, Any] = {"delta": chosen.delta, "steps": chosen.steps, "rate": rate}
+    given: dict[str, Any] = {"delta": chosen.delta, "steps": chosen.steps, "rate": rate, "link": link}
     given |= {"center": _numbers("--center", chosen.center), "spread": _numbers("--spread", chosen.spread)}
     said = {key: each for key, each in given.items() if each is not None}
     model = connected.fit_private(found[X], found[Y], chosen.epsilon, wait=wait, **said)

@@ -110,7 +110,7 @@ class Request:
         mine = {
             "--input": self.inputs, "--predict": self.predict, "--list": self.listed, "--parties": self.parties,
             "--range": self.ranges, "--shape": self.shapes, "--resume": self.resume, "--output": self.output,
-            "--calibrate": self.samples, "--link": self.link,
+            "--calibrate": self.samples,
         }  # fmt: skip
         return [*self.chosen.beside_the_rate, *(name for name, value in mine.items() if value)]
 
@@ -213,7 +213,7 @@ def _train_privately(display: Display, request: Request) -> None:
         stage("training")
         train_privately(
             display, connected, request.data, request.private, request.chosen.rate, request.wait, request.save,
-            request.as_json,
+            request.as_json, request.link,
         )  # fmt: skip
 
 

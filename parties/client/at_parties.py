@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from parties.client.channels import Parties
 
 if TYPE_CHECKING:
+    from mpc.plan.link import Link
     from parties.client.collections.collection import Collection
     from parties.client.consent.told import Left
     from parties.client.dataset import Dataset
@@ -131,6 +132,7 @@ class AtParties:
         center: Any = None,
         spread: Any = None,
         wait: float = 0.0,
+        link: Link | str | None = None,
     ) -> PrivateModel:
         """Return a logistic regression of stored columns, trained with noise in every step.
 
@@ -150,6 +152,7 @@ class AtParties:
                 of such columns' means and standard deviations, without these data.  None: middle and half of the range.
                 Then rows are shortened to a third of the root of the number of columns.
             wait: seconds to wait for words that are missing.
+            link: what lies between the processes, as `session` takes it.
 
         Raises:
             UsageError: an argument makes no sense.
@@ -158,4 +161,4 @@ class AtParties:
         """
         from parties.client.training import private as private_training
 
-        return private_training.fit(self.parties, x, y, epsilon, delta, steps, rate, margin, center, spread, wait)
+        return private_training.fit(self.parties, x, y, epsilon, delta, steps, rate, margin, center, spread, wait, link)

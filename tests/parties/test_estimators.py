@@ -83,6 +83,24 @@ def test_parameters_are_read_set_and_cloned() -> None:
         ours.set_params(penalty="l1")
 
 
+@pytest.mark.parametrize("kind", [LogisticRegression, LinearRegression, MLPClassifier])
+def test_a_declared_link_is_the_trainers(kind: Any) -> None:
+    """Which has steps of fewer rounds for it."""
+
+    class AskedError(Exception):
+        """Ends a training before it begins."""
+
+    class Trains:
+        def trainer(self, *_: Any, link: Any, **__: Any) -> Any:
+            raise AskedError(link)
+
+    x, y = np.arange(8.0).reshape(4, 2), np.array([0, 1, 0, 1])
+    for said in (None, "wan"):
+        with pytest.raises(AskedError, match=str(said)):
+            kind(Trains(), link=said).fit(x, y)
+    assert clone(kind(None, link="wan")).get_params()["link"] == "wan"
+
+
 def test_what_cannot_be_fitted_or_predicted_is_refused(cluster: Cluster) -> None:
     x, y = np.zeros((4, 2)), np.array([0, 1, 0, 1])
     for rows, labels, problem in (

@@ -12,6 +12,7 @@ import pytest
 
 from mpc.errors import PlanError, PrivateDataError, UsageError
 from mpc.gates.gaussian import Gaussian
+from mpc.plan.cost import plan_cost
 from mpc.privacy.facts import StoredFacts
 from mpc.privacy.gaussian import MOST_DELTA
 from mpc.privacy.guarantee import guarantee
@@ -142,12 +143,14 @@ def test_the_mean_of_the_second_half_is_told(steps: int, margin: float) -> None:
 FACTS = StoredFacts(ROWS, 1, "people")
 
 
-def planned(cluster: InProcess, steps: int = 3) -> tuple[private_training.Compiled, dict[str, StoredFacts]]:
+def planned(
+    cluster: InProcess, steps: int = 3, link: str | None = None
+) -> tuple[private_training.Compiled, dict[str, StoredFacts]]:
     parties = cluster.client(ANALYST)
     data = Cluster(parties.config).dataset("hospital/visits")
     chosen = data[["age", "bmi", "dice"]], data[["ill"]]
     course = unrolled.Course(steps, 1.0, 0.0, np.array([50.0, 30, 0]), np.array([25.0, 10, 0.5]))
-    made = private_training.compile_training(parties, *chosen, Fraction(3), Fraction(1, 10**6), course)
+    made = private_training.compile_training(parties, *chosen, Fraction(3), Fraction(1, 10**6), course, link)
     return made, {gate.out: FACTS for gate in made.plan.stored}
 
 
@@ -186,6 +189,15 @@ def test_more_steps_want_more_noise_by_their_root(cluster: InProcess) -> None:
         found = guarantee(made.plan, facts)
         sigmas.append(max(float(each.sigma / each.euclidean) for each in found.vectors if each.sigma))
     assert sigmas[1] / sigmas[0] == pytest.approx(6**0.5, rel=0.05)  # the labels' sum counts as three of six
+
+
+def test_a_declared_link_takes_rounds_off_where_that_is_faster_for_all_rows(cluster: InProcess) -> None:
+    rounds = {}
+    for link in (None, "1000:100000", "1000:0.01"):
+        made, facts = planned(cluster, link=link)
+        rounds[link] = plan_cost(made.plan, ROWS).rounds
+        assert guarantee(made.plan, facts).vectors
+    assert rounds["1000:100000"] < rounds[None] == rounds["1000:0.01"]
 
 
 def test_what_a_row_can_change_does_not_grow_with_the_columns(cluster: InProcess) -> None:

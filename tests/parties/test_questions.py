@@ -19,6 +19,8 @@ import pytest
 from mpc.compiler.compile import compile_model
 from mpc.errors import InputError, ModelError, PrivateDataError, UsageError
 from mpc.interpret.world import World
+from mpc.plan.cost import plan_cost
+from mpc.plan.link import Link
 from mpc.privacy.facts import Loss
 from parties.agreed.grants import Grant, Statement
 from parties.agreed.objects import Manifest
@@ -454,6 +456,42 @@ def test_answers(stays: Dataset, name: str) -> None:
     spread = np.broadcast_to(noised.std, error.shape)
     assert (error <= 8 * spread + 1e-3 * np.abs(exact).max())[known].all()
     assert (spread > 0)[known].all()
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [lambda d: np.where(d["age"] > 60, d["bmi"], 0).sum(), lambda d: np.maximum(d["bmi"], d["age"]).mean()],
+    ids=["where", "maximum"],
+)
+def test_a_declared_link_takes_rounds_off_a_question(
+    stays: Dataset, asked: Callable[[Dataset], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where that is faster for all rows, which one run takes; and the answer is the same."""
+    question = asked(stays)
+    rounds: dict[str | None, int] = {}
+    judged: list[Link | None] = []
+
+    def spied(*given: Any, **more: Any) -> Any:
+        judged.append(more["link"])
+        return assign(*given, **more)
+
+    monkeypatch.setattr(asking, "assign", spied)
+    for link in (None, "wan", "0:100"):  # where a round costs nothing, none is saved
+        plan = asking.compiled_with_noise(question, Fraction(1), "hospital", link=link).plan
+        rounds[link] = plan_cost(plan, len(AGE)).rounds
+    assert rounds["wan"] < rounds[None] and rounds["0:100"] == rounds[None]
+    assert judged == [None, Link(40, 100 / len(AGE)), Link(0, 100 / len(AGE))]
+    exact = question.get().value
+    noised = question.get(epsilon=5, link="wan")
+    assert abs(noised.value - exact) <= 8 * noised.std + 1e-3 * abs(exact)
+    assert question.get(link="wan").value == pytest.approx(exact, rel=1e-4)
+    assert "costs epsilon 1" in question.explain(epsilon=1, link="wan")
+    with pytest.raises(UsageError, match="is no link"):
+        question.get(epsilon=1, link="far")
+
+
+def test_rows_are_read_over_a_declared_link(stays: Dataset) -> None:
+    np.testing.assert_allclose(np.maximum(stays["bmi"], 30).get(link="wan").value, np.maximum(BMI, 30), rtol=1e-4)
 
 
 def test_covariances_of_a_few_have_laplace_noise_and_of_many_gaussian(stays: Dataset) -> None:

@@ -111,7 +111,7 @@ class Estimator(ABC):
         ranges: dict[str, Any] = {"x": (-_DECLARED, _DECLARED)} | ({} if targets is None else {"target": targets})
         trainer = self.cluster.trainer(
             network((x.shape[1], *hidden, outputs), int(values["random_state"])),
-            loss=loss, optimizer=optimizer, batch=rows, ranges=ranges,
+            loss=loss, optimizer=optimizer, batch=rows, ranges=ranges, link=values["link"],
         )  # fmt: skip
         release = None if values["release_loss"] is None else {"loss": values["release_loss"]}
         self.close()

@@ -11,6 +11,7 @@ from mpc.errors import InputError
 from parties.client.estimators.base import Estimator, as_rows
 
 if TYPE_CHECKING:
+    from mpc.plan.link import Link
     from parties.client.cluster import Cluster
 
 
@@ -76,7 +77,7 @@ class MLPClassifier(Classifier):
     """A network of full layers with ReLU between, as scikit-learn's.
 
     Args:
-        cluster, learning_rate, momentum, batch_size, max_iter, random_state, release_loss, name: as
+        cluster, learning_rate, momentum, batch_size, max_iter, random_state, release_loss, name, link: as
             `LogisticRegression`'s; random_state decides what the weights begin with too, which is public.
         hidden_layer_sizes: of each hidden layer.
         weight_decay: see `SGD`.
@@ -87,7 +88,7 @@ class MLPClassifier(Classifier):
 
     _parameters: ClassVar[tuple[str, ...]] = (
         "cluster", "hidden_layer_sizes", "weight_decay", "learning_rate", "momentum", "batch_size", "max_iter",
-        "random_state", "release_loss", "name",
+        "random_state", "release_loss", "name", "link",
     )  # fmt: skip
     coefs_: list[np.ndarray]
     intercepts_: list[np.ndarray]
@@ -105,6 +106,7 @@ class MLPClassifier(Classifier):
         random_state: int = 0,
         release_loss: int | None = None,
         name: str = "mlp-classifier",
+        link: Link | str | None = None,
     ) -> None:
         self.cluster, self.hidden_layer_sizes, self.weight_decay = cluster, hidden_layer_sizes, weight_decay
         self.learning_rate, self.momentum, self.batch_size, self.max_iter = (
@@ -113,7 +115,7 @@ class MLPClassifier(Classifier):
             batch_size,
             max_iter,
         )
-        self.random_state, self.release_loss, self.name = random_state, release_loss, name
+        self.random_state, self.release_loss, self.name, self.link = random_state, release_loss, name, link
 
     def release(self) -> Self:
         """Have the weights told to this client, whose they are."""

@@ -11,6 +11,7 @@ from parties.client.estimators.base import Estimator, as_rows
 from parties.client.estimators.classes import Classifier
 
 if TYPE_CHECKING:
+    from mpc.plan.link import Link
     from parties.client.cluster import Cluster
 
 _TARGETS = (-16.0, 16.0)
@@ -26,6 +27,7 @@ class LogisticRegression(Classifier):
         random_state: decides the order of rows.
         release_loss: every how many steps the loss is told; None for never.
         name: of the dataset of weights at the parties.
+        link: what lies between the processes, as `cluster.trainer` takes it.
 
     Attributes:
         coef_, intercept_: after `release()` alone, as scikit-learn's: (1 or classes, columns) and (1 or classes,).
@@ -33,6 +35,7 @@ class LogisticRegression(Classifier):
 
     _parameters: ClassVar[tuple[str, ...]] = (
         "cluster", "C", "learning_rate", "momentum", "batch_size", "max_iter", "random_state", "release_loss", "name",
+        "link",
     )  # fmt: skip
     coef_: np.ndarray
     intercept_: np.ndarray
@@ -49,6 +52,7 @@ class LogisticRegression(Classifier):
         random_state: int = 0,
         release_loss: int | None = None,
         name: str = "logistic-regression",
+        link: Link | str | None = None,
     ) -> None:
         self.cluster, self.C = cluster, C
         self.learning_rate, self.momentum, self.batch_size, self.max_iter = (
@@ -57,7 +61,7 @@ class LogisticRegression(Classifier):
             batch_size,
             max_iter,
         )
-        self.random_state, self.release_loss, self.name = random_state, release_loss, name
+        self.random_state, self.release_loss, self.name, self.link = random_state, release_loss, name, link
 
     def release(self) -> Self:
         """Have the coefficients told to this client, whose they are."""
@@ -77,7 +81,7 @@ class LinearRegression(Estimator):
     """Least squares, as scikit-learn's, by SGD.
 
     Args:
-        cluster, learning_rate, momentum, batch_size, max_iter, random_state, release_loss, name: as
+        cluster, learning_rate, momentum, batch_size, max_iter, random_state, release_loss, name, link: as
             `LogisticRegression`'s.
 
     Attributes:
@@ -87,6 +91,7 @@ class LinearRegression(Estimator):
     _estimator_type: ClassVar[str] = "regressor"
     _parameters: ClassVar[tuple[str, ...]] = (
         "cluster", "learning_rate", "momentum", "batch_size", "max_iter", "random_state", "release_loss", "name",
+        "link",
     )  # fmt: skip
     coef_: np.ndarray
     intercept_: np.ndarray | float
@@ -102,6 +107,7 @@ class LinearRegression(Estimator):
         random_state: int = 0,
         release_loss: int | None = None,
         name: str = "linear-regression",
+        link: Link | str | None = None,
     ) -> None:
         self.cluster = cluster
         self.learning_rate, self.momentum, self.batch_size, self.max_iter = (
@@ -110,7 +116,7 @@ class LinearRegression(Estimator):
             batch_size,
             max_iter,
         )
-        self.random_state, self.release_loss, self.name = random_state, release_loss, name
+        self.random_state, self.release_loss, self.name, self.link = random_state, release_loss, name, link
 
     def fit(self, X: Any, y: Any) -> Self:
         """Train on rows of this client's.

@@ -27,6 +27,7 @@ from parties.client.questions.unanswered import Unanswered
 from parties.client.questions.values import Values
 
 if TYPE_CHECKING:
+    from mpc.plan.link import Link
     from parties.client.questions.asking import Answer
 
 _BEYOND = 2.0**-7
@@ -64,7 +65,14 @@ class Question(Unanswered):
         """Names of the columns that it reads."""
         return tuple(columns(*self.sums.values()))
 
-    def get(self, epsilon: Any = None, mechanism: Any = None, delta: Any = None, wait: float = 0.0) -> Answer:
+    def get(
+        self,
+        epsilon: Any = None,
+        mechanism: Any = None,
+        delta: Any = None,
+        wait: float = 0.0,
+        link: Link | str | None = None,
+    ) -> Answer:
         """Ask, and return the answer.
 
         Args:
@@ -75,6 +83,7 @@ class Question(Unanswered):
             delta: the most that Gaussian noise costs beside epsilon; None: of the grant's and the budget's delta as
                 large a part as the epsilon is of theirs.
             wait: seconds to wait for words that are missing, an owner's or an operator's.
+            link: what lies between the processes, as `cluster.session` takes it; it is part of the plan.
 
         Raises:
             PrivateDataError: a word is missing still, before anything was dealt; says whose, and what allows it.
@@ -82,16 +91,18 @@ class Question(Unanswered):
         """
         from parties.client.questions.asking import get
 
-        return get(self, epsilon, mechanism, delta, wait)
+        return get(self, epsilon, mechanism, delta, wait, link)
 
-    def explain(self, epsilon: Any = None, mechanism: Any = None, delta: Any = None) -> str:
+    def explain(
+        self, epsilon: Any = None, mechanism: Any = None, delta: Any = None, link: Link | str | None = None
+    ) -> str:
         """Say what the question reads, whose that is, and what it costs; with an epsilon also how much noise that is.
 
         Nothing is asked for it.
         """
         from parties.client.questions.asking import explain
 
-        return explain(self, epsilon, mechanism, delta)
+        return explain(self, epsilon, mechanism, delta, link)
 
     def __repr__(self) -> str:
         return f"<{self.text}; not asked yet: .get(epsilon=...), .explain()>"

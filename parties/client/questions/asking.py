@@ -26,11 +26,12 @@ from parties.client.questions import model
 from parties.client.questions.expression import ROWS, Node, columns
 from parties.client.questions.kinds import kinds
 from parties.client.questions.refusals import Asked, exact_is_private, missing, private
-from parties.client.running.roles import PASSIVE, PUBLIC, assign
+from parties.client.running.roles import PASSIVE, PUBLIC, assign, read_link
 from parties.client.selection import Selection
 from parties.client.session import Session
 
 if TYPE_CHECKING:
+    from mpc.plan.link import Link
     from mpc.plan.plan import Security
     from parties.client.channels import Parties
     from parties.client.questions.aggregates import Question
@@ -71,7 +72,14 @@ class Answer:
         return f"<{self}>"
 
 
-def get(question: Question, epsilon: Any, mechanism: Any = None, delta: Any = None, wait: float = 0.0) -> Answer:
+def get(
+    question: Question,
+    epsilon: Any,
+    mechanism: Any = None,
+    delta: Any = None,
+    wait: float = 0.0,
+    link: Link | str | None = None,
+) -> Answer:
     """Ask a question once; the other arguments are `Question.get`'s.
 
     Args:
@@ -88,14 +96,14 @@ def get(question: Question, epsilon: Any, mechanism: Any = None, delta: Any = No
     if epsilon is None:
         if question.exact is not None:
             node, finish = question.exact
-            [rows_read] = _rows(pointer, {"values": node}, question.text, wait).values()
+            [rows_read] = _rows(pointer, {"values": node}, question.text, wait, link).values()
             return Answer(_plain(finish(rows_read)), 0.0, None)
-        values = _rows(pointer, question.sums, question.text, wait)
+        values = _rows(pointer, question.sums, question.text, wait, link)
         sums = {name: np.asarray(value.sum(axis=0), dtype=float) for name, value in values.items()}
         value, _ = question.finish(sums, dict.fromkeys(sums, 0.0), rows)
         return Answer(_plain(value), 0.0, None, labels=question.labels)
     spent = as_epsilon(epsilon)
-    compiled = compiled_with_noise(question, spent, parties.identity.name, mechanism, delta)
+    compiled = compiled_with_noise(question, spent, parties.identity.name, mechanism, delta, link)
     answers = _run(parties, compiled, pointer.manifest, question.read, question.text, spent, wait)
     sums = {name: np.asarray(value, dtype=float) for name, value in answers.items()}
     value, spread = question.finish(sums, deviations(compiled), rows)
@@ -104,7 +112,7 @@ def get(question: Question, epsilon: Any, mechanism: Any = None, delta: Any = No
     return Answer(_plain(value), _plain(spread), spent, left, question.labels, cost.delta, kinds)
 
 
-def rows_of(pointer: Values, epsilon: Any, wait: float = 0.0) -> Answer:
+def rows_of(pointer: Values, epsilon: Any, wait: float = 0.0, link: Link | str | None = None) -> Answer:
     """Return the values of rows to their owner.
 
     Raises:
@@ -118,11 +126,13 @@ def rows_of(pointer: Values, epsilon: Any, wait: float = 0.0) -> Answer:
         )
     _require_parties(pointer)
     name = repr(pointer).strip("<>").removesuffix(", private")
-    [values] = _rows(pointer, {"values": pointer.node}, name, wait).values()
+    [values] = _rows(pointer, {"values": pointer.node}, name, wait, link).values()
     return Answer(values, 0.0, None)
 
 
-def explain(question: Question, epsilon: Any, mechanism: Any = None, delta: Any = None) -> str:
+def explain(
+    question: Question, epsilon: Any, mechanism: Any = None, delta: Any = None, link: Link | str | None = None
+) -> str:
     """Say what a question reads, whose that is, and what it costs."""
     manifest, sums = question.pointer.manifest, len(question.sums)
     told = [
@@ -137,7 +147,7 @@ def explain(question: Question, epsilon: Any, mechanism: Any = None, delta: Any 
     spent = as_epsilon(epsilon)
     parties = question.pointer.parties
     me = "asker" if parties is None else parties.identity.name
-    compiled = compiled_with_noise(question, spent, me, mechanism, delta)
+    compiled = compiled_with_noise(question, spent, me, mechanism, delta, link)
     spreads = ", ".join(f"{value:.3g}" for value in deviations(compiled).values())
     cost, noises = _cost(compiled)
     told.append(
@@ -148,12 +158,17 @@ def explain(question: Question, epsilon: Any, mechanism: Any = None, delta: Any 
 
 
 def compiled_with_noise(
-    question: Question, epsilon: Fraction, me: str, mechanism: Any = None, delta: Any = None
+    question: Question,
+    epsilon: Fraction,
+    me: str,
+    mechanism: Any = None,
+    delta: Any = None,
+    link: Link | str | None = None,
 ) -> Compiled:
     """Compile a question's sums, each with noise for its part of an epsilon.
 
     Raises:
-        UsageError: a run cannot take so many rows.
+        UsageError: a run cannot take so many rows, or the link is none.
         ModelError: nothing is proved of it.
     """
     manifest = question.pointer.manifest
@@ -171,7 +186,7 @@ def compiled_with_noise(
     mechanisms, most = kinds(question.pointer.parties, manifest, sums, epsilon, mechanism, delta)
     part = min(most / len(sums), MOST_DELTA)
     noise = Noising(parts, most=manifest.rows, stored=facts, mechanisms=mechanisms, delta=part)
-    return _compiled(_outputs(question.sums), True, data, me, noise, question.pointer.parties)
+    return _compiled(_outputs(question.sums), True, data, me, noise, question.pointer.parties, link)
 
 
 def deviations(compiled: Compiled) -> dict[str, float]:
@@ -213,9 +228,12 @@ def _compiled(
     me: str,
     noise: Noising | None,
     parties: Parties | None,
+    link: Link | str | None,
 ) -> Compiled:
     security: Security = PASSIVE if parties is None else parties.config.security
-    roles = assign(me, bound.owners(data), weights=PUBLIC, security=security)
+    between, rows = read_link(link), max((each.manifest.rows for each in data.values()), default=1)
+    whole = None if between is None else between.for_rows(rows)  # one run takes all of them
+    roles = assign(me, bound.owners(data), weights=PUBLIC, security=security, link=whole)
     stored = {name: bound.described(selection) for name, selection in data.items()}
     try:
         return compile_model(model.write(ends, summed), roles=roles, stored=stored, noise=noise)
@@ -227,7 +245,9 @@ def _compiled(
         ) from None
 
 
-def _rows(pointer: Values, ends: Mapping[str, Node], text: str, wait: float) -> dict[str, np.ndarray]:
+def _rows(
+    pointer: Values, ends: Mapping[str, Node], text: str, wait: float, link: Link | str | None
+) -> dict[str, np.ndarray]:
     """Return values of rows, which are the asker's own."""
     manifest, parties = pointer.manifest, _require_parties(pointer)
     me = parties.identity.name
@@ -237,7 +257,7 @@ def _rows(pointer: Values, ends: Mapping[str, Node], text: str, wait: float) -> 
     for node in ends.values():
         if node.shape[:1] != (ROWS,):
             raise UsageError("this has no rows", remedy="compute with columns")
-    compiled = _compiled(_outputs(ends), False, _selections(manifest, names), me, None, parties)
+    compiled = _compiled(_outputs(ends), False, _selections(manifest, names), me, None, parties, link)
     return _run(parties, compiled, manifest, names, text, None, wait)
 
 

@@ -13,6 +13,7 @@ from parties.client.questions.reasons import REASONS, refusal
 from parties.client.questions.values import Values
 
 if TYPE_CHECKING:
+    from mpc.plan.link import Link
     from parties.client.questions.aggregates import Question
     from parties.client.questions.asking import Answer
     from parties.client.questions.grouped import Grouped
@@ -129,15 +130,15 @@ class OverRows(Values):
         """Refuse: an exact median is one person's value."""
         raise refusal("the median", REASONS["median"])
 
-    def get(self, epsilon: Any = None, wait: float = 0.0) -> Answer:
-        """Return the values themselves, to whom all of them belong.
+    def get(self, epsilon: Any = None, wait: float = 0.0, link: Link | str | None = None) -> Answer:
+        """Return the values themselves, to whom all of them belong; link: as a question's.
 
         Raises:
             PrivateDataError: to everybody else.
         """
         from parties.client.questions.asking import rows_of
 
-        return rows_of(self, epsilon, wait)
+        return rows_of(self, epsilon, wait, link)
 
     def _question(self, kind: str, axis: Any, **said: Any) -> Question:
         from parties.client.questions.aggregates import ask

@@ -61,11 +61,11 @@ def assign(
         weights == PUBLIC,
         security=security,
         secret_weights=_patterns(weights, secret_weights),
-        link=_link(link),
+        link=read_link(link),
     )
 
 
-def _link(said: Any) -> Link | None:
+def read_link(said: Any) -> Link | None:
     if said is None or isinstance(said, Link):
         return said
     if not isinstance(said, str):

@@ -15,7 +15,7 @@ from parties.client.channels import Parties
 from parties.client.consent.granted import as_amount
 from parties.client.questions.refusals import Asked, missing, private
 from parties.client.running.noised import facts_of
-from parties.client.running.roles import PUBLIC, assign
+from parties.client.running.roles import PUBLIC, assign, read_link
 from parties.client.selection import Selection
 from parties.client.session import Session
 from parties.client.training.unrolled import (
@@ -33,6 +33,7 @@ from parties.client.training.unrolled import (
 
 if TYPE_CHECKING:
     from mpc.compiler.compile import Compiled
+    from mpc.plan.link import Link
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ def fit(
     center: Any = None,
     spread: Any = None,
     wait: float = 0.0,
+    link: Link | str | None = None,
 ) -> PrivateModel:
     """Return a model that was trained on stored columns; the arguments are those of `Cluster.fit_private`.
 
@@ -89,7 +91,7 @@ def fit(
     many = suited_steps(spent, len(x.bound_rows)) if steps is None else steps
     going = suited_rate(many) if rate is None and isinstance(many, int) else rate
     course = _course(x, many, going, margin, center, spread)
-    compiled = compile_training(parties, x, y, spent, lost, course)
+    compiled = compile_training(parties, x, y, spent, lost, course, link)
     data = {X: x, Y: y}
     bindings = bound.bindings(compiled.plan, data)
     text = f"logistic regression on {x.manifest.name} in {many} steps"
@@ -118,7 +120,13 @@ def fit(
 
 
 def compile_training(
-    parties: Parties, x: Selection, y: Selection, epsilon: Fraction, delta: Fraction, course: Course
+    parties: Parties,
+    x: Selection,
+    y: Selection,
+    epsilon: Fraction,
+    delta: Fraction,
+    course: Course,
+    link: Link | str | None = None,
 ) -> Compiled:
     """Compile the whole training to one plan.
 
@@ -131,7 +139,11 @@ def compile_training(
     noise = noising(course, epsilon, delta, rows, facts_of(data, parties))
     model = write(course, *_ends(x), rows)
     stored = {name: bound.described(each) for name, each in data.items()}
-    roles = assign(parties.config.name, bound.owners(data), weights=PUBLIC, security=parties.config.security)
+    between = read_link(link)
+    whole = None if between is None else between.for_rows(rows)  # each step takes all of them
+    roles = assign(
+        parties.config.name, bound.owners(data), weights=PUBLIC, security=parties.config.security, link=whole
+    )
     return compile_model(model, roles=roles, stored=stored, noise=noise)
 
 
