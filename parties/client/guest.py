@@ -7,7 +7,8 @@ and the plan for the rest.  The coordinator decides when a run starts and how la
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -171,7 +172,8 @@ class Guest:
                     remedy="start a new session",
                 )
             if inputs:
-                self._enter(number, status, block(plan, integers, start, size))
+                meanwhile = partial(self._part.ask, number, size, self.on_progress)  # whoever is missed is told then
+                self._enter(number, status, block(plan, integers, start, size), meanwhile)
             opened.append(self._part.receive(number, size, self.on_progress).outputs)
             number, start = number + 1, start + size
             self._next = number
@@ -187,7 +189,13 @@ class Guest:
     def _await(self, run: int) -> party_pb2.StatusReply:
         return self._part.await_run(read_count(run, "the number of a run"))
 
-    def _enter(self, run: int, status: party_pb2.StatusReply, integers: Mapping[str, np.ndarray]) -> None:
+    def _enter(
+        self,
+        run: int,
+        status: party_pb2.StatusReply,
+        integers: Mapping[str, np.ndarray],
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> None:
         if run in self._entered or self._me not in status.entering:
             raise InputError(
                 f"the inputs of {self._me} for run {run} were submitted before",
@@ -195,7 +203,7 @@ class Guest:
                 remedy=f"receive({run}) waits for its outputs; the next run takes new inputs",
             )
         try:
-            self._part.enter(run, status.batch, integers)
+            self._part.enter(run, status.batch, integers, meanwhile=meanwhile)
         except ReuseError:
             raise SessionError(
                 f"the masks of run {run} were given to {self._me} before, and its inputs never came",

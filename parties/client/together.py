@@ -59,6 +59,11 @@ class Together:
         """
         return cls(deadlines.connect, 2 * deadlines.step if parties > 2 else _SOON)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the calls were given up; those that are added now are not."""
+        return self._over
+
     def add(self, call: Waiting) -> None:
         """Take part in that: this call is given up in a while if another one fails."""
         self._calls.append(weakref.ref(call))

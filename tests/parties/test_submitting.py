@@ -39,7 +39,7 @@ class Party:
     seconds: dict[str, float] = field(default_factory=dict)
     most: int = 0
 
-    def begin(self, call: Any, request: Any, seconds: float) -> Any:
+    def begin(self, call: Any, request: Any, seconds: float, together: Any) -> Any:
         parts = [request] if hasattr(request, "data") else list(request)
         name = parts[0].header.wire
         self.taken[name] = b"".join(getattr(part, "data", b"") or getattr(part, "chunk", b"") for part in parts)
@@ -58,7 +58,7 @@ class Party:
 
 def submitter(parties: list[Party]) -> Submitter:
     config = SimpleNamespace(deadlines=SimpleNamespace(submit=1.0, setup=1.0))
-    made = cast(Any, SimpleNamespace(clients=parties, config=config))
+    made = cast(Any, SimpleNamespace(clients=parties, config=config, together=lambda: None))
     return Submitter(made, PLAN.unchecked(), bytes(32), OWNER, cast(Any, None))
 
 

@@ -17,7 +17,9 @@ from mpc.compiler.roles import Roles
 from mpc.errors import DeadlineError, IntegrityError, MpcError, PeerError, PolicyError
 from parties import Session
 from parties.agreed.terms import Terms
+from parties.agreed.ticket import Ticket
 from parties.client.channels import gather
+from parties.client.guest import Guest
 from parties.client.running.participant import Participant
 from parties.client.together import GivenUpError, Together, given_up
 from parties.config.models import Deadlines
@@ -25,7 +27,7 @@ from parties.party.services import PartyService
 from parties.pb import party_pb2
 from parties.wire.direct import swap
 from parties.wire.status import to_detail
-from tests.support.parties import OWNER, PATIENCE, RECIPIENT, SEPARATE, InProcess, Script, data, deadlines
+from tests.support.parties import COORDINATOR, OWNER, PATIENCE, RECIPIENT, SEPARATE, InProcess, Script, data, deadlines
 
 pytestmark = pytest.mark.timeout(120)
 ALL = Roles()
@@ -98,6 +100,35 @@ def test_a_recipient_is_told_by_who_waits_for_a_frozen_party(tmp_path: Path, tha
         finally:
             thawed.set()
         entering.join()
+
+
+def test_an_owner_who_joins_is_told_by_who_waits_for_a_frozen_party(tmp_path: Path, thawed: threading.Event) -> None:
+    """As soon as that one knows, though the frozen one takes no input."""
+    with InProcess(tmp_path, 2, services={0: frozen(thawed)}, deadlines=LATE) as cluster:
+        try:
+            script = cluster.script(SEPARATE).ready()
+            guest = Guest(cluster.client(OWNER), Ticket(script.plan, terms_of(script)))
+            with pytest.raises(DeadlineError, match="party-1: party-0 did not send step 0 in time"):
+                guest.run({"x": data(1)})
+        finally:
+            thawed.set()
+
+
+@pytest.mark.parametrize("rows", [1, 50_000], ids=["small", "large"])
+def test_a_coordinator_beside_others_is_told_of_a_party_that_takes_no_input(
+    tmp_path: Path, rows: int, thawed: threading.Event
+) -> None:
+    """Its input in one message, and in pieces."""
+    with InProcess(tmp_path, 2, services={0: frozen(thawed)}, deadlines=LATE) as cluster:
+        try:
+            roles = Roles(COORDINATOR, COORDINATOR, (RECIPIENT,))
+            with (
+                Session(cluster.client(), cluster.compiled(roles)) as session,
+                pytest.raises(DeadlineError, match="party-1: party-0 did not send step 0 in time"),
+            ):
+                session.run(None, {"x": data(rows)})
+        finally:
+            thawed.set()
 
 
 def enter(script: Script) -> None:

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 
 from parties.client.channels import Parties
 from parties.client.conversation import Conversation, Turn
+from parties.client.together import Together
 from parties.pb.party_pb2 import (
     CoordinatePart,
     CoordinateReply,
@@ -52,6 +53,7 @@ class Conversing:
     def __init__(self, parties: Parties, session: bytes) -> None:
         self._parties, self._id = parties, session
         self._open: list[Conversation[CoordinatePart, CoordinateReply]] = []
+        self._together: Together | None = None
         self._held = list[WholeInput]()
 
     def prepare(self, request: PrepareRequest, seconds: float) -> list[_Awaited[PrepareReply]]:
@@ -93,6 +95,11 @@ class Conversing:
         """Return the calls that are open, or have ended since they were used last."""
         return tuple(self._open)
 
+    @property
+    def together(self) -> Together | None:
+        """All of its open calls; None before the first one."""
+        return self._together
+
     def finish(self) -> None:
         """Say that nothing more will be asked; `forget` ends what still goes on."""
         for conversation in self._open:
@@ -112,7 +119,7 @@ class Conversing:
     def _conversations(self) -> list[Conversation[CoordinatePart, CoordinateReply]]:
         """Return the open calls, or new ones if one has ended meanwhile: then the parties say why."""
         if not self._open or any(each.is_over for each in self._open):
-            together = self._parties.together()
+            self._together = together = self._parties.together()
             self._open = [party.converse(lambda stub: stub.Coordinate, together) for party in self._parties.clients]
         return self._open
 

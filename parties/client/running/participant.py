@@ -23,6 +23,7 @@ from parties.client.running.conversing import Conversing
 from parties.client.running.handed import HandedOver
 from parties.client.running.receiving import Progress, Received, Receiver
 from parties.client.running.submitting import Submitter
+from parties.client.together import GivenUpError, Together
 from parties.pb import party_pb2
 
 __all__ = ["Participant", "Progress", "Received", "poll"]
@@ -30,6 +31,28 @@ __all__ = ["Participant", "Progress", "Received", "poll"]
 Found = TypeVar("Found")
 _SOONEST, _LATEST = 0.02, 0.5
 """Seconds between two questions whether something has happened: few at first, then more."""
+
+
+class _Calls:
+    """Calls of each run: whoever misses a party's step knows why another call waits."""
+
+    def __init__(self, parties: Parties) -> None:
+        self._parties, self._together = parties, dict[int, Together]()
+
+    def of(self, run: int) -> Together:
+        """Return what all calls of a run are part of."""
+        found = self._together.get(run)
+        if found is None or found.is_over:
+            found = self._together[run] = self._parties.together()
+        return found
+
+    def forget(self, run: int) -> None:
+        """Forget a run that is over."""
+        self._together.pop(run, None)
+
+    def clear(self) -> None:
+        """Forget all runs."""
+        self._together.clear()
 
 
 class Participant:
@@ -50,8 +73,9 @@ class Participant:
         self.deadlines = parties.config.deadlines
         self.id = terms.session_id
         handed = HandedOver(parties, terms)
-        self.submitter = Submitter(parties, plan, self.id, self.me, handed, alone, conversing)
-        self.receiver = Receiver(parties, plan, self.id, self.me, handed, conversing)
+        self._calls = _Calls(parties)
+        self.submitter = Submitter(parties, plan, self.id, self.me, handed, alone, conversing, self._calls.of)
+        self.receiver = Receiver(parties, plan, self.id, self.me, handed, conversing, self._calls.of)
 
     def enter_weights(self, values: Mapping[str, np.ndarray]) -> None:
         """Mask and submit every weight that this client owns: see `Submitter.enter_weights`."""
@@ -73,8 +97,17 @@ class Participant:
         handed: Sequence[party_pb2.MasksReply] | None = None,
         meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
-        """Mask and submit every input of a run that this client owns: see `Submitter.enter`."""
-        self.submitter.enter(run, batch, values, handed, meanwhile)
+        """Mask and submit every input of a run that this client owns: see `Submitter.enter`.
+
+        Where the run's end is asked for meanwhile, what ends it is told as soon as a party has said it, though another
+        one takes no input.
+        """
+        try:
+            self.submitter.enter(run, batch, values, handed, meanwhile)
+        except GivenUpError:
+            if self.receiver.is_asked(run):
+                self.receiver.receive(run, batch)  # another party has said why, which is raised
+            raise
 
     def ask(self, run: int, batch: int | None = None, on_progress: Progress | None = None) -> None:
         """Begin to wait for a run that is prepared: see `Receiver.ask`."""
@@ -82,11 +115,15 @@ class Participant:
 
     def receive(self, run: int, batch: int | None = None, on_progress: Progress | None = None) -> Received:
         """Wait for a run's end, and unmask what this client is a recipient of: see `Receiver.receive`."""
-        return self.receiver.receive(run, batch, on_progress)
+        try:
+            return self.receiver.receive(run, batch, on_progress)
+        finally:
+            self._calls.forget(run)
 
     def forget(self) -> None:
         """Hang up on results that nobody waits for any more: the session is over here."""
         self.receiver.forget()
+        self._calls.clear()
         self.parties.entered.forget(self.id)
 
     # -- waiting for others

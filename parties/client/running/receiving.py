@@ -22,6 +22,7 @@ from parties.agreed.manifest import Manifest
 from parties.client.channels import Awaited, Parties, gather
 from parties.client.running.conversing import Conversing
 from parties.client.running.handed import HandedOver
+from parties.client.together import Together
 from parties.pb import party_pb2
 
 Progress = Callable[[int, int, int], None]
@@ -105,10 +106,12 @@ class Receiver:
         me: str,
         handed: HandedOver,
         conversing: Conversing | None = None,
+        together: Callable[[int], Together] | None = None,
     ) -> None:
         self.parties, self.plan, self.id, self.me = parties, plan, session, me
         self.deadlines = parties.config.deadlines
         self._handed, self._conversing = handed, conversing
+        self._together = together or (lambda run: parties.together())
         checks = len(CHECK_SIZES) if plan.is_checked else 0
         steps = len(plan_schedule(plan.bind(1)).steps)
         self._rounds = steps * (1 + checks)  # at most: no step has two checks behind it
@@ -134,7 +137,7 @@ class Receiver:
         """Ask every party for a run's result, and the first one for z^."""
         if self._conversing is not None:
             return self._conversing.results(run, seconds)
-        together = self.parties.together()
+        together = self._together(run)
         return [
             party.stream(
                 lambda stub: stub.Result,
@@ -177,6 +180,10 @@ class Receiver:
         plan = self.plan.at(run).bind(answers[0][2])
         outputs = {wire: self._unmask(plan.wire[wire], headers, public, seeds[wire]) for wire in seeds}
         return Received(answers[0][2], outputs, headers)
+
+    def is_asked(self, run: int) -> bool:
+        """Say whether a run's end is being waited for."""
+        return run in self._asked
 
     def forget(self) -> None:
         """Hang up on results that nobody waits for any more."""

@@ -19,6 +19,7 @@ from mpc.wires import Masking, Wire
 from parties.client.channels import Awaited, Parties, PartyClient, Reply, gather
 from parties.client.running.conversing import Conversing
 from parties.client.running.handed import HandedOver
+from parties.client.together import Together
 from parties.pb import party_pb2
 from parties.wire.pieces import pieces, time_for
 from parties.wire.transport import FRAME_BYTES
@@ -51,10 +52,12 @@ class Submitter:
         handed: HandedOver,
         alone: bool = False,
         conversing: Conversing | None = None,
+        together: Callable[[int], Together] | None = None,
     ) -> None:
         self.parties, self.plan, self.id, self.me = parties, plan, session, me
         self.deadlines = parties.config.deadlines
         self._handed, self._alone, self._conversing = handed, alone, conversing
+        self._together = together or (lambda run: parties.together())
 
     def enter_weights(self, values: Mapping[str, np.ndarray]) -> None:
         """Mask and submit every weight that this client owns, public ones as they are: int64 integers by wire."""
@@ -102,6 +105,8 @@ class Submitter:
             return
         seeds = self._seeds(bundle, [wire.name for wire in wires if wire.masking is not Masking.PUBLIC], handed)
         conversing = None if bundle.entry.is_weights else self._conversing
+        apart = conversing.together if conversing is not None else None
+        together = apart or self._together(bundle.entry.number)
         underway: deque[Sequence[Awaited[object]]] = deque()
         for wire in wires:
             data = _mask(wire, values[wire.name], [] if wire.masking is Masking.PUBLIC else seeds[wire.name])
@@ -111,7 +116,8 @@ class Submitter:
             if conversing is not None and conversing.fits(len(data)):
                 underway.append(conversing.enter(header, bytes(data), self.deadlines.submit))
             else:
-                underway.append([_submit(party, header, data, self.deadlines.submit) for party in self.parties.clients])
+                seconds = self.deadlines.submit
+                underway.append([_submit(party, header, data, seconds, together) for party in self.parties.clients])
         meanwhile()
         for replies in underway:
             gather(replies)
@@ -170,13 +176,12 @@ def _mask(wire: Wire, values: np.ndarray, seeds: list[Seed]) -> memoryview:
 
 
 def _submit(
-    party: PartyClient, header: party_pb2.SubmitHeader, data: memoryview, seconds: float
+    party: PartyClient, header: party_pb2.SubmitHeader, data: memoryview, seconds: float, together: Together
 ) -> Reply[party_pb2.SubmitReply]:
     if len(data) <= FRAME_BYTES:
-        return party.begin(
-            lambda stub: stub.SubmitWhole, party_pb2.WholeInput(header=header, data=bytes(data)), seconds
-        )
-    return party.begin(lambda stub: stub.Submit, _parts(header, data), time_for(seconds, len(data)))
+        whole = party_pb2.WholeInput(header=header, data=bytes(data))
+        return party.begin(lambda stub: stub.SubmitWhole, whole, seconds, together)
+    return party.begin(lambda stub: stub.Submit, _parts(header, data), time_for(seconds, len(data)), together)
 
 
 def _parts(header: party_pb2.SubmitHeader, data: memoryview) -> Iterator[party_pb2.SubmitPart]:
