@@ -112,6 +112,7 @@ def test_whoever_may_have_ended_a_session_at_one_party_is_named(tmp_path: Path) 
         assert error is not None and (error.code, error.peer, error.heard_from) == ("peer", "party-1", None)
         assert error.what == "party-1 closed its end of the session"
         assert str(error.cause).startswith("as party-1 says, coordinator, who coordinates the session, ended it at")
+        assert eventually(lambda: script.id not in cluster.sessions(0))
         cluster.party(0).Close(CloseRequest(session_id=script.id))  # nothing is left to end
 
 
