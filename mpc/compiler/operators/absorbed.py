@@ -22,6 +22,8 @@ _FAR = -ABSORBING
 """Beside numbers of this size float32 keeps at most ten bits behind the point."""
 _MAY_COUNT = -LEAST_FACTOR
 """Reals that are multiplied with so much count as a mask."""
+_ABOUT = 1e-3
+"""A constant is about a number if it differs by no larger part of it."""
 _WAYS = ("maximum", "multiply", "relu", "scale", "sum", *MOVES)
 
 
@@ -70,13 +72,22 @@ def _first_far(row: np.ndarray, k: int) -> float:
 
 
 def note_difference(state: Context, left: str, right: str) -> None:
-    """Say so if two values are subtracted from or compared with each other that a secret mask adds one number to."""
-    first, second = secretly_added(state, left), secretly_added(state, right)
-    if first * second > 0:
+    """Say so if two values are subtracted from or compared with each other that a secret mask adds one number to, or
+    one with a constant that is about what the mask adds.
+    """
+    if state.is_constant(left):
+        left, right = right, left
+    if state.is_constant(left) or not (fill := secretly_added(state, left)):
+        return
+    if state.is_constant(right):
+        told = bool((np.abs(state.numbers(right, "an operand") - fill) <= _ABOUT * abs(fill)).any())
+    else:
+        told = fill * secretly_added(state, right) > 0
+    if told:
         state.note(
-            f"numbers that a mask adds {first:.3g} to are subtracted from each other, or compared: what float32 loses "
-            "beside that is kept here, and so what comes of them is other than the model's, as in rows that it hides "
-            "whole: do not use such rows"
+            f"numbers that a mask adds {fill:.3g} to are subtracted from or compared with each other, or with that "
+            "number: float32 loses what is kept here beside it, so results are others than the model's where the mask "
+            "hides, as in rows that it hides whole: do not use these"
         )
 
 
@@ -99,11 +110,13 @@ class _Way:
         factor: what it is multiplied with.
         beside: whether anything is added to it.
         chosen: whether a secret chooses it.
+        apart: whether what is added behind it was taken away before, as by a Where that puts a number in its place.
     """
 
     factor: float = 1.0
     beside: bool = False
     chosen: bool = False
+    apart: bool = False
 
 
 def _fills(state: Context, x: str) -> Iterator[float]:
@@ -137,16 +150,19 @@ def _is_part(state: Context, x: str) -> bool:
 
 def _behind(state: Context, x: str) -> Iterator[tuple[Node, _Way]]:
     """Yield the nodes that x is made of, and how what they write reaches it."""
-    writers, seen = {node.writes: node for node in state.nodes}, set[tuple[str, bool, bool]]()
+    writers, seen = {node.writes: node for node in state.nodes}, set[tuple[str, bool, bool, bool]]()
     left = [(x, _Way())]
     while left:
         name, way = left.pop()
-        node, key = writers.get(name), (name, way.beside, way.chosen)
+        node, key = writers.get(name), (name, way.beside, way.chosen, way.apart)
         if node is None or key in seen or node.op not in (*_WAYS, "constant"):
             continue
         seen.add(key)
-        if node.op == "relu" or _ends_maximum(writers, node):
+        read = writers.get(node.reads[0]) if node.op == "scale" else None
+        puts = read is not None and read.op == "multiply" and node.of(Weighted).bias is not None
+        if node.op == "relu" or puts or _ends_maximum(writers, node):
             way = replace(way, chosen=False)  # what it adds is taken away again
+        way = replace(way, apart=puts or (way.apart and node.op == "multiply"))
         yield node, way
         factors = [1.0] * len(node.reads)
         if node.op == "scale":
@@ -156,7 +172,7 @@ def _behind(state: Context, x: str) -> Iterator[tuple[Node, _Way]]:
             factors = list(node.of(Sum).factors)
             way = replace(way, beside=way.beside or len(node.reads) > 1)
         elif node.op == "multiply":
-            way = replace(way, chosen=any(read in state.integral for read in node.reads))
+            way = replace(way, chosen=not way.apart and any(read in state.integral for read in node.reads))
         left += [(read, replace(way, factor=way.factor * each)) for read, each in zip(node.reads, factors, strict=True)]
 
 

@@ -48,8 +48,7 @@ def compare(state: Context, node: ModelNode, settings: Settings) -> None:
 
 
 def _compared(state: Context, operator: str, left: str, right: str, out: str | None = None) -> str:
-    if not state.is_constant(left) and not state.is_constant(right):
-        note_difference(state, left, right)
+    note_difference(state, left, right)
     if operator == "Equal":
         return _equal(state, left, right, out)
     if operator in ("Greater", "LessOrEqual"):
