@@ -436,7 +436,7 @@ def test_a_maximum_with_what_a_mask_adds_leaves_it_a_mask(level: float, tmp_path
     assert sum(gate.kind == "relu" for gate in compiled.plan.gates) == 0
 
 
-@pytest.mark.parametrize(("ranked", "hidden", "noted"), [(2, 3, True), (2, 2, False), (2, 4, False), (1, 3, False)])
+@pytest.mark.parametrize(("ranked", "hidden", "noted"), [(2, 3, True), (2, 2, False), (2, 4, True), (1, 3, False)])
 def test_ranks_beyond_what_a_public_mask_leaves_are_said_not_to_be_used(
     ranked: int, hidden: int, noted: bool, tmp_path: Path
 ) -> None:

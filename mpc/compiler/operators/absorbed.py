@@ -39,22 +39,28 @@ def note_places(state: Context, x: str, axis: int, k: int, sign: float) -> None:
             "places are others than the model's, as where it hides all of a row, or leaves fewer numbers than are "
             "ranked: do not use these ranks"
         )
-    added = added_constants(state, {node.writes: node for node in state.nodes}, x, DEEPEST, {})
-    if added is None or not _adds_far(state, x):
+    if (added := _publicly_added(state, x)) is None:
         return
     rows = np.moveaxis(sign * np.broadcast_to(added, static(state.shapes[x])), axis, -1)
     rows = np.unique(rows.reshape(-1, rows.shape[-1]), axis=0)
     far = [level for row in rows if (level := _first_far(row, k))]
-    if far and bool((np.abs(rows) < -LEAST_MASK).any()):
+    if far and bool((np.abs(rows) < -LEAST_MASK).any() or (rows < LEAST_FACTOR).all()):
         state.note(
             f"a mask that is the model's own adds {sign * max(far, key=abs):.3g} to numbers that are among the {k} "
             "first: they keep their order here, and lose it beside that in float32: do not use these ranks"
         )
 
 
-def note_shares(state: Context, x: str) -> None:
-    """Say so if shares of a row that a secret mask hides whole are others, and `masks.cut_of` does not."""
+def note_shares(state: Context, x: str, *, public: bool = False) -> None:
+    """Say so if shares of a row that a secret mask hides whole are others, and `masks.cut_of` does not.
+
+    Args:
+        public: say so of a public mask too, which hides rows whole.
+    """
     fill = secretly_added(state, x)
+    if public and not fill and (added := _publicly_added(state, x)) is not None:
+        fill = min(0.0, float(np.broadcast_to(added, static(state.shapes[x])).max(axis=-1).min()))
+        fill = fill if fill <= ABSORBING else 0.0
     if fill and not any(node.writes in state.cut for node, _ in _behind(state, x)):
         state.note(
             "where masks hide all scores of a row, as those of a query whose keys are all padding or come later, its "
@@ -77,18 +83,37 @@ def note_difference(state: Context, left: str, right: str) -> None:
     """
     if state.is_constant(left):
         left, right = right, left
-    if state.is_constant(left) or not (fill := secretly_added(state, left)):
+    if state.is_constant(left):
         return
     if state.is_constant(right):
-        told = bool((np.abs(state.numbers(right, "an operand") - fill) <= _ABOUT * abs(fill)).any())
+        fill = _about(state, left, state.numbers(right, "an operand").reshape(-1))
     else:
-        told = fill * secretly_added(state, right) > 0
-    if told:
+        fill = secretly_added(state, left)
+        fill = fill if fill and fill * secretly_added(state, right) > 0 else 0.0
+    if fill:
         state.note(
             f"numbers that a mask adds {fill:.3g} to are subtracted from or compared with each other, or with that "
             "number: float32 loses what is kept here beside it, so results are others than the model's where the mask "
             "hides, as in rows that it hides whole: do not use these"
         )
+
+
+def _about(state: Context, x: str, levels: np.ndarray) -> float:
+    """Return a number that a mask adds to what x is made of, and that one of these is about; else 0."""
+    levels = levels[np.abs(levels) >= _FAR * (1 - _ABOUT)]
+    if not levels.size:
+        return 0.0
+    fills, public = np.array([secretly_added(state, x)]), _publicly_added(state, x)
+    fills = fills if public is None else np.append(fills, public)
+    near = np.abs(np.subtract.outer(levels, fills)) <= _ABOUT * np.abs(fills)
+    found = fills[(near & (np.abs(fills) >= _FAR)).any(axis=0)]
+    return float(found[0]) if found.size else 0.0
+
+
+def _publicly_added(state: Context, x: str) -> np.ndarray | None:
+    """Return the constants that a value is a sum of, if far ones are among them."""
+    added = added_constants(state, {node.writes: node for node in state.nodes}, x, DEEPEST, {})
+    return added if added is not None and _adds_far(state, x) else None
 
 
 def secretly_added(state: Context, x: str) -> float:

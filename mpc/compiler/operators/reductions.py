@@ -204,7 +204,7 @@ def softmax(state: Context, node: ModelNode, settings: Settings) -> None:
     if node.op_type == "Softmax":
         softmax_of(state, x, axes, node.output[0])
         return
-    note_shares(state, x)
+    note_shares(state, x, public=True)
     rest = below(state, x, _maximum(state, x, axes))
     powers = state.function("exp_negative", rest, known=(0.0, 1.0))
     total = state.total(powers, axes, known=(1.0, float(state.count(x, axes))))
