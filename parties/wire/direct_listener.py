@@ -160,8 +160,11 @@ class Listener:
     def _accept(self) -> None:
         """Take connections until this is closed."""
         with selectors.DefaultSelector() as selector:
-            for server in self._servers:
-                selector.register(server, selectors.EVENT_READ, server)
+            try:
+                for server in self._servers:
+                    selector.register(server, selectors.EVENT_READ, server)
+            except ValueError:  # it was closed before this thread began
+                return
             while not self._closed:
                 for key, _ in selector.select(_LOOK_SECONDS):
                     try:

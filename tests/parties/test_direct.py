@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import itertools
 import random
+import selectors
 import socket
 import ssl
 import struct
@@ -507,6 +508,27 @@ def test_a_port_that_is_taken_is_said(ends: Ends) -> None:
     tls = ends.tls("party-1")
     with pytest.raises(ConfigError, match=f"cannot listen on port {ends.listener.port} of 127.0.0.1 for rounds"):
         Listener(Identity.load(tls), tls, HOST, ends.listener.port, token)
+
+
+def test_a_listener_that_is_closed_before_its_thread_begins_ends_quietly(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed, raised = threading.Event(), list[object]()
+
+    class Late(selectors.DefaultSelector):
+        def __init__(self) -> None:
+            assert closed.wait(PATIENCE)
+            super().__init__()
+
+    monkeypatch.setattr(selectors, "DefaultSelector", Late)
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    tls, others = ends.tls("party-1"), set(threading.enumerate())
+    listener = Listener(Identity.load(tls), tls, HOST, 0, token)
+    [accepting] = [each for each in set(threading.enumerate()) - others if each.name == "rounds-accept"]
+    listener.close()
+    closed.set()
+    accepting.join(PATIENCE)
+    assert not accepting.is_alive() and raised == []
 
 
 def test_a_port_where_nobody_listens_is_said_at_once(ends: Ends) -> None:
