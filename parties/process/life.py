@@ -18,7 +18,7 @@ from parties.config.models import PartyConfig, ProviderConfig
 from parties.disk import private_folder
 from parties.process import lifeline, native
 from parties.process.computing import use_cores
-from parties.process.heap import keep_memory, loading
+from parties.process.heap import Freed, keep_memory, kept_bytes, loading
 from parties.process.private_memory import keep_private
 from parties.process.watch import Watch
 from parties.telemetry import Counters
@@ -62,7 +62,7 @@ def begin(config: PartyConfig | ProviderConfig, stack: ExitStack) -> Counters:
     """Make the process private, and its log, folder and counters ready; return the counters."""
     keep_private()
     lifeline.watch_parent()
-    keep_memory(config.limits.max_kept_bytes)
+    keep_memory(kept_bytes(config.limits.max_kept_bytes))
     telemetry.configure(config.name, config.log_level, native.capture(stack))
     threads = use_cores(config.threads)
     telemetry.logger().info("starting", version=mpc.__version__, address=config.listen, threads=threads)
@@ -124,7 +124,9 @@ def serve_until_told(
     server = serve(identity, config.listen, register, largest_message(config.limits), desks)
     lifeline.announce_ready(config.data_dir)
     telemetry.logger().info("serving", address=config.listen)
+    freed = Freed(kept_bytes(config.limits.max_kept_bytes))
     while not life.stop.wait(TICK):
+        freed.tick()
         tick()
         watch.tick()
         if watch.problem != described.problem:

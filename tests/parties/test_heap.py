@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from parties.client.cluster import Cluster
 from parties.local.processes import running
 from parties.machine import container_memory
 from parties.process import heap
-from parties.process.heap import keep_memory
+from parties.process.heap import keep_memory, kept_bytes
 
 GIB, MIB = 1 << 30, 1 << 20
 
@@ -62,18 +64,83 @@ def test_without_control_groups_there_is_no_limit(tmp_path: Path) -> None:
     [(GIB, None, GIB), (GIB, GIB, GIB // 4), (MIB, GIB, MIB), (0, GIB, 0), (1 << 40, None, (1 << 31) - 1)],
 )
 def test_what_is_kept(monkeypatch: pytest.MonkeyPatch, most: int, limit: int | None, kept: int) -> None:
-    said: dict[int, int] = {}
-
-    class Library:
-        @staticmethod
-        def mallopt(option: int, value: int) -> int:
-            said[option] = value
-            return 1
-
     monkeypatch.setattr(heap, "container_memory", lambda: limit)
-    monkeypatch.setattr(heap.ctypes, "CDLL", lambda _: Library)
-    assert keep_memory(most) == kept
-    assert said[-1] == kept and said[-3] == min(max(kept, 128 << 10), 32 << 20) and said[-8] == 1
+    assert kept_bytes(most) == kept
+
+
+class Library:
+    """A C library that notes what mallopt is told."""
+
+    def __init__(self) -> None:
+        self.said: dict[int, int] = {}
+
+    def mallopt(self, option: int, value: int) -> int:
+        self.said[option] = value
+        return 1
+
+
+class Newer(Library):
+    """One that tells what is free and gives it back."""
+
+    class mallinfo2:
+        restype = None
+
+    class malloc_trim:
+        argtypes = None
+
+
+@pytest.mark.parametrize(
+    ("library", "kept", "told"),
+    [
+        (Newer, GIB, {-8: 1, -1: GIB, -3: 32 * MIB, -4: 0}),  # nothing is mapped alone
+        (Newer, MIB, {-8: 1, -1: MIB, -3: MIB}),
+        (Newer, 0, {-8: 1, -1: 0, -3: 128 << 10}),
+        (Library, GIB, {-8: 1, -1: GIB, -3: 32 * MIB}),  # nobody would give back what lies between
+    ],
+)
+def test_what_the_library_is_told(
+    monkeypatch: pytest.MonkeyPatch, library: type[Library], kept: int, told: dict[int, int]
+) -> None:
+    made = library()
+    monkeypatch.setattr(heap.ctypes, "CDLL", lambda _: made)
+    keep_memory(kept)
+    assert made.said == told
+
+
+FREED = """
+import sys
+import numpy as np
+from parties.process.heap import Freed, keep_memory
+
+MIB, kept = 1 << 20, int(sys.argv[1]) << 20
+resident = lambda: int(open("/proc/self/statm").read().split()[1]) << 12
+keep_memory(kept)
+freed = Freed(kept)
+freed.tick()
+if not freed.gives_back:
+    sys.exit(3)
+large, small, untouched = [], [], np.empty(512 * MIB, np.uint8)  # of which no page is there
+for _ in range(6):
+    large.append(np.ones(40 * MIB, np.uint8))
+    small.append(np.ones(MIB, np.uint8))  # lies above, so that the end of the heap is not free
+held = resident()
+large.clear()
+stayed = held - resident()
+freed.tick()
+print(stayed // MIB, (held - resident()) // MIB)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
+@pytest.mark.parametrize(("kept", "at_once", "later"), [(1024, False, False), (64, False, True), (8, True, True)])
+def test_freed_memory_stays_up_to_what_may_stay(kept: int, at_once: bool, later: bool) -> None:
+    """240 MiB are freed below something that is in use."""
+    found = subprocess.run([sys.executable, "-c", FREED, str(kept)], capture_output=True, text=True, check=False)
+    if found.returncode == 3:
+        pytest.skip("this C library gives nothing back")
+    assert found.returncode == 0, found.stderr
+    given = [int(word) > 150 for word in found.stdout.split()]
+    assert given == [at_once, later], found.stdout
 
 
 # --------------------------------------------------------------------------------- soak
