@@ -302,6 +302,7 @@ def test_of_a_party_that_is_gone_the_others_are_shown(tmp_path: Path) -> None:
         path.write_text(dump_toml(own.client().config))
         assert eventually(lambda: script.id not in own.sessions(0))  # its link is lost, and the log says so
         told = mpc_here("sessions", "--cluster", path, "--json")
-        assert told.returncode == 0 and "party-1" in told.stderr
+        assert told.returncode == 6 and "party-1" in told.stderr
         [answer] = [line for line in told.stdout.splitlines() if line.startswith("{")]  # parties in here log there too
-        assert json.loads(answer)["sessions"] == []
+        shown = json.loads(answer)
+        assert shown["sessions"] == [] and shown["error"]["peer"] == "party-1"
