@@ -219,6 +219,7 @@ class Ending:
                 event = "an object has expired" if row.state == LIVING else "a put was given up"
                 logger().info(event, name=row.name, version=row.version, owner=row.owner)
         except MpcError as error:
+            self._times.put_off()
             logger().warning("data at rest are not looked after", why=str(error))
 
     def _now(self) -> float | None:

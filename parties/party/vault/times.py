@@ -67,11 +67,12 @@ class Times:
         return max(self._latest, self.clock())
 
     def is_due(self) -> bool:
-        """Say whether it is time to store what the clock has shown; once a minute, also where that fails."""
-        if self._latest - max(self.stored, self._tried) < _STORED_EVERY:
-            return False
+        """Say whether it is time to store what the clock has shown."""
+        return self._latest - max(self.stored, self._tried) >= _STORED_EVERY
+
+    def put_off(self) -> None:
+        """Store it a minute later, since it failed now."""
         self._tried = self._latest
-        return True
 
     def store(self, database: sqlite3.Connection, now: float | None = None) -> None:
         """Write the latest time, or another one that is `accept`ed after it, within the caller's transaction."""
