@@ -12,6 +12,7 @@ import hmac
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from prometheus_client import generate_latest
 from mpc import field as fp
 from mpc.correlations import Bundle, BundleId, CorrectionsDigest
 from mpc.encoding import canonical, decode_field, digest, view_field
+from mpc.entry import EntryId
 from mpc.errors import PlanError
 from mpc.gates.base import mask_name
 from mpc.interpret import party as party_module
@@ -34,7 +36,7 @@ from mpc.interpret.party import PartyRun
 from mpc.interpret.run_wires import RunWires
 from mpc.interpret.session_wires import SessionWires
 from mpc.plan.plan import Plan
-from mpc.plan.segments import in_turn
+from mpc.plan.segments import in_turn, segments
 from mpc.prg import Seed, expand_field
 from mpc.shares import Lane
 from mpc.transcript import Transcript
@@ -44,7 +46,7 @@ from parties.agreed.ticket import Ticket
 from parties.pb import party_pb2, provider_pb2
 from parties.provider.service import ProviderService
 from parties.wire.transport import caller
-from tests.support.parties import COORDINATOR, MODEL_OWNER, OWNER, RECIPIENT, InProcess, data
+from tests.support.parties import COORDINATOR, MODEL_OWNER, OWNER, RECIPIENT, SEPARATE, InProcess, Script, data
 
 VICTIM = 1  # who is corrected in run 1
 ENTERED, CANDIDATES = 11, 20
@@ -72,16 +74,19 @@ class Scene:
     """One run of the tiny model, and everything that anybody was shown of it.
 
     Args:
-        said: what clients were answered: (who, message).
-        frames: what the victim and the other parties sent each other.
+        segment: bytes of a segment's corrections at most; None leaves the plan whole.
+
+    `said` is what clients were answered, (who, message); `frames` what the victim and the others sent each other.
     """
 
-    def __init__(self, cluster: InProcess, logs: Callable[[], str]) -> None:
+    def __init__(self, cluster: InProcess, logs: Callable[[], str], segment: int | None = None) -> None:
         Watched.dealt = []
         self.cluster, self.said, self.frames = cluster, [], []
         for middle in cluster.middles:
             middle.tamper = self._watch
-        self.script = script = cluster.script().open()
+        compiled = cluster.compiled(SEPARATE)
+        plan = compiled.plan if segment is None else compiled.plan.with_segments(segment)
+        self.script = script = Script(cluster, replace(compiled, plan=plan)).open()
         script.enter_weights().prepare(1)
         self.keep(COORDINATOR, (cluster.party(i).Describe(party_pb2.DescribeRequest()) for i in self.indices))
         replies = script.everyone(lambda i: script.masks(i, 1, OWNER))
@@ -94,6 +99,7 @@ class Scene:
             self.keep(who, (cluster.party(i, who).Status(status) for i in self.indices))
         self.bundle = BundleId.of_run(script.id, 1, 1)
         self.bound: Plan = script.plan.bind(1)
+        self.segments = [slice(part.start, part.stop) for part in segments(self.bound, EntryId(1))]
         self.seeds = [self._seed(name, 1) for name in cluster.names]
         self.run = cluster.of(0, script.id).runs.get(1)
         self.public = {
@@ -197,16 +203,16 @@ def keys_in(shown: Sequence[bytes], bundle: BundleId) -> list[bytes]:
     return sorted(found | {bundle.digest_key(Seed(each)).secret for each in found})
 
 
-def hashes(content: bytes, keys: Iterable[bytes]) -> Iterator[bytes]:
-    """The content hashed in every way in use here, without a key and under each."""
+def hashes(content: bytes, keys: Iterable[bytes], segment: int = 0) -> Iterator[bytes]:
+    """The content hashed in every way in use here, without a key and under each; as corrections of that segment."""
     tags = ("mpc/v1/corrections", "mpc/v2/corrections", "mpc/v1/output", "mpc/v1/weights", "mpc/v1/public-weights")
-    headed = (canonical("mpc/v3/corrections", 0, len(content)), *(canonical(tag, len(content)) for tag in tags))
+    headed = (canonical("mpc/v3/corrections", segment, len(content)), *(canonical(tag, len(content)) for tag in tags))
     for plain in (content, *(head + content for head in headed)):
         yield hashlib.sha256(plain).digest()
         yield blake3(plain).digest()
     yield from (digest(tag, content) for tag in tags)
     for key in keys:
-        keyed = CorrectionsDigest(Seed(key), len(content))
+        keyed = CorrectionsDigest(Seed(key), len(content), segment)
         keyed.update(content)
         yield keyed.value
         yield blake3(content, key=key).digest()
@@ -257,12 +263,23 @@ def named(scene: Scene, shown: Sequence[bytes], keys: Sequence[bytes]) -> list[i
     known = digests_in(shown)
     guesses = [(number, corrections_if(scene, candidate(number))) for number in range(CANDIDATES)]
     return [
-        number for number, content in guesses if content is not None and not known.isdisjoint(hashes(content, keys))
+        number for number, content in guesses if content is not None and any(digests_of(scene, content, known, keys))
     ]
+
+
+def digests_of(scene: Scene, content: bytes, known: set[bytes], keys: Sequence[bytes]) -> list[bool]:
+    """Whether each segment of these corrections, and at last all in a row, has a hash that is known."""
+    parts = [(content[part], number) for number, part in enumerate(scene.segments) if content[part]]
+    return [not known.isdisjoint(hashes(of, keys, number)) for of, number in (*parts, (content, 0))]
 
 
 @pytest.fixture(params=[2, 3])
 def parties(request: pytest.FixtureRequest) -> int:
+    return request.param
+
+
+@pytest.fixture(params=[None, 1], ids=["whole", "segments"])
+def segment(request: pytest.FixtureRequest) -> int | None:
     return request.param
 
 
@@ -282,24 +299,29 @@ def watched(folder: Path, parties: int, draw: Callable[[int], bytes] | None = No
     return InProcess(folder, parties, provider=Watched, middles=[(0, 1), (1, 2)][: parties - 1], draw=draw)
 
 
-def test_security_30_all_shares_but_one_partys_confirm_no_guess(cluster: InProcess, logs: Callable) -> None:
-    scene = Scene(cluster, logs)
+def test_security_30_all_shares_but_one_partys_confirm_no_guess(
+    cluster: InProcess, logs: Callable, segment: int | None
+) -> None:
+    scene = Scene(cluster, logs, segment)
     shown = scene.shown_to_all_but_the_victim()
     assert scene.corrections and corrections_if(scene, candidate(ENTERED)) == scene.corrections  # the attack is right
     keys = keys_in(shown, scene.bundle)
     assert {scene.seeds[index].secret for index in scene.indices if index != VICTIM} <= set(keys)
     assert scene.transcript_key() in keys and scene.seeds[VICTIM].secret not in keys
     assert named(scene, shown, keys) == []
-    # the control: with the victim's key, which is all that is missing, the input is named
-    assert named(scene, shown, [scene.bundle.digest_key(scene.seeds[VICTIM]).secret]) == [ENTERED]
+    # the control: with the victim's key, which is all that is missing, the input is named, by each segment's digest
+    victims = [scene.bundle.digest_key(scene.seeds[VICTIM]).secret]
+    assert named(scene, shown, victims) == [ENTERED]
+    *each, _ = digests_of(scene, scene.corrections, digests_in(shown), victims)
+    assert each == ([True] if segment is None else [True, True])
 
 
 def test_security_30_the_attack_works_where_everybody_has_the_key(
-    cluster: InProcess, logs: Callable, monkeypatch: pytest.MonkeyPatch
+    cluster: InProcess, logs: Callable, segment: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control: what an unkeyed digest gives away, to an attacker who is told nothing more."""
     monkeypatch.setattr(BundleId, "digest_key", lambda self, seed: Seed(bytes(32)))
-    scene = Scene(cluster, logs)
+    scene = Scene(cluster, logs, segment)
     shown = scene.shown_to_all_but_the_victim()
     assert named(scene, shown, keys_in(shown, scene.bundle)) == [ENTERED]
 
@@ -380,10 +402,10 @@ def confirmed(
 
 
 def test_security_30_the_provider_and_its_friends_confirm_no_guess(
-    cluster: InProcess, logs: Callable, monkeypatch: pytest.MonkeyPatch
+    cluster: InProcess, logs: Callable, segment: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It knows every mask, so any digest of x^, z^ or of openings that it or they see has to have the parties' key."""
-    scene = Scene(cluster, logs)
+    scene = Scene(cluster, logs, segment)
     shown = scene.shown_to_the_provider_and_its_friends()
     transcript, masked = transcript_if(scene, candidate(ENTERED), monkeypatch)
     assert [*transcript.under(scene.transcript_key())][-1] == scene.run.transcript  # the attack is right
