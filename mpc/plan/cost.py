@@ -90,6 +90,11 @@ def plan_cost(plan: Plan, batch: int = 1) -> Cost:
     )
 
 
+def public_bytes(plan: Plan) -> int:
+    """Count the bytes of the public weights, which the provider is handed before run 1; 8 an element."""
+    return sum(field_size(plan.wire[gate.out].sizes) for gate in plan.public_weights)
+
+
 def session_dealt(plan: Plan) -> int:
     """Count the bytes of corrections that are dealt once a session: of the weights' tags, 8 an element."""
     return tag_bytes(plan, WEIGHTS) if plan.is_checked else 0

@@ -91,7 +91,7 @@ class Deadlines(_Model):
     connect: Seconds = 10
     """Until a process that is dialled, or a peer's greeting, answers."""
     setup: Seconds = 60
-    """Until a session is open, or a run is dealt and prepared; of a checked one a second longer for each MiB."""
+    """Until a session is open, or a run is dealt and prepared; a second more for each MiB that comes before inputs."""
     step: Seconds = 30
     """Until a peer's payload of one round is here."""
     submit: Seconds = 120

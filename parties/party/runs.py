@@ -43,13 +43,13 @@ class Runs:
         """Wait until all of a run is here and prepared: what a window did not hold comes while it computes.
 
         Raises:
-            PlanError: it does not come to that in so many seconds; nothing else is wrong with the session.
+            PlanError: it is not begun in so many seconds; nothing else is wrong with the session.
         """
         deadline = time.monotonic() + seconds
         with self._life.changed:
             while (run := self.kept.get(number)) is not None and not run.whole:
                 self._life.require_open()
-                if time.monotonic() >= deadline:
+                if time.monotonic() >= deadline and not run.started:  # one that computes has deadlines of its own
                     raise PlanError(
                         f"run {number + 1} is to be prepared while run {number} is still being dealt",
                         cause="a run that needs more than limits.max_window_bytes is dealt while it computes",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Protocol
 
 import grpc
@@ -17,6 +18,7 @@ import numpy as np
 from mpc.correlations import BundleId, corrected_party
 from mpc.encoding import view_field
 from mpc.errors import IntegrityError, PeerError, SessionError
+from mpc.plan.cost import public_bytes
 from mpc.plan.plan import Plan
 from mpc.plan.segments import segments
 from parties.agreed import manifest
@@ -34,7 +36,7 @@ from parties.party.stored import StoredRows
 from parties.pb import provider_pb2, provider_pb2_grpc
 from parties.trust.identity import Identity
 from parties.wire.frames import Chunk
-from parties.wire.pieces import pieces
+from parties.wire.pieces import pieces, time_for
 from parties.wire.status import from_rpc
 from parties.wire.transport import FRAME_BYTES, connect, patience
 
@@ -104,7 +106,8 @@ class LiveSupply:
                 yield provider_pb2.ShowPart(chunk=piece)
 
         try:
-            self._stub.Show(parts(), timeout=patience(self._config.deadlines.setup), wait_for_ready=False)
+            within = time_for(self._config.deadlines.setup, len(data))
+            self._stub.Show(parts(), timeout=patience(within), wait_for_ready=False)
         except grpc.RpcError as error:
             raise from_rpc(error, provider.name, provider.address, self._identity) from None
 
@@ -119,7 +122,8 @@ class LiveSupply:
                     yield provider_pb2.WeightsPart(chunk=piece)
 
         try:
-            self._stub.Weights(parts(), timeout=patience(self._config.deadlines.setup), wait_for_ready=False)
+            within = time_for(self._config.deadlines.setup, sum(each.nbytes for each in weights.values()))
+            self._stub.Weights(parts(), timeout=patience(within), wait_for_ready=False)
         except grpc.RpcError as error:
             raise from_rpc(error, provider.name, provider.address, self._identity) from None
 
@@ -156,7 +160,8 @@ class LiveSupply:
         )
         replies = self._deals.ask(request, len(parts))
         source = Source(self._identity, provider.name, provider.address, seconds, replies.cancel)
-        first = read_next(replies, source, bounded=True)
+        handed = public_bytes(plan) if bundle.entry.number == 1 else 0  # the provider waits for those
+        first = read_next(replies, replace(source, seconds=time_for(seconds, handed)), bounded=True)
         if first is None:
             raise PeerError("the provider answered nothing", peer=provider.name)
         if isinstance(first, Chunk) or first.WhichOneof("part") != "header":

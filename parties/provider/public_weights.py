@@ -13,6 +13,7 @@ import numpy as np
 from mpc.encoding import decode_field, field_size
 from mpc.errors import DeadlineError, EncodingError, HandshakeError, PolicyError, SessionError
 from mpc.interpret.session_wires import public_digest
+from mpc.plan.cost import public_bytes
 from mpc.plan.plan import Plan
 
 
@@ -29,7 +30,7 @@ class PublicWeights:
     def __init__(self, plan: Plan, sender: str, held: dict[str, np.ndarray]) -> None:
         self.sender, self._held = sender, held
         self._shapes = {gate.out: plan.wire[gate.out].sizes for gate in plan.public_weights}
-        self.size = sum(field_size(shape) for shape in self._shapes.values())
+        self.size = public_bytes(plan)
         self.receiving = False
         self._digest = b""
 

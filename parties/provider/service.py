@@ -39,7 +39,7 @@ from parties.wire import frames
 from parties.wire.desk import Desk
 from parties.wire.frames import Chunk
 from parties.wire.handlers import register
-from parties.wire.pieces import collect, slices
+from parties.wire.pieces import collect, slices, time_for
 from parties.wire.transport import caller, patience
 
 _PATIENCE = 0.75
@@ -157,7 +157,8 @@ class ProviderService:
         reading = self._read(session, context)
         if entry.is_weights:
             self._take(session, request.terms, party)
-        seconds = _PATIENCE * patience(self._config.deadlines.setup, context)
+        handed = session.weights.size if entry.number == 1 else 0
+        seconds = _PATIENCE * patience(time_for(self._config.deadlines.setup, handed), context)
         bundle_id = BundleId(request.session_id, entry, request.batch)
         bundle = self.dealing.fetch(session, bundle_id, party, request.weights, seconds)
         index = session.terms.parties.index(party)
@@ -222,7 +223,7 @@ class ProviderService:
                 take(_PER_SHOWN_BYTE * len(chunk))
                 return chunk
 
-            with ends_within(context, deadlines.setup):
+            with ends_within(context, time_for(deadlines.setup, header.size)):
                 data = collect((counted(part.chunk) for part in request), header.size, "what is stored", party)
             self._take(session, _parsed(data, party), party)
         return provider_pb2.ShowReply()
@@ -241,7 +242,7 @@ class ProviderService:
             session.weights.begin(party)
             session.used_at = self._clock()
         try:
-            with ends_within(context, deadlines.setup):
+            with ends_within(context, time_for(deadlines.setup, session.weights.size)):
                 data = collect((part.chunk for part in request), session.weights.size, "the public weights", party)
             with session.lock:
                 session.weights.take(data)

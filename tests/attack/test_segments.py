@@ -18,6 +18,7 @@ from mpc.plan.checking import check_windows, step_of
 from mpc.plan.segments import segments, spans
 from parties.agreed.segments import sign_segment, verify_segment
 from parties.agreed.terms import Terms
+from parties.client.session import Session
 from parties.config.models import Limits
 from parties.party.arriving import Arriving
 from parties.pb import party_pb2, provider_pb2
@@ -31,6 +32,7 @@ from tests.support.parties import (
     SEPARATE,
     InProcess,
     Script,
+    data,
     deadlines,
     eventually,
 )
@@ -307,6 +309,24 @@ def test_a_provider_may_take_as_long_as_it_likes_but_not_be_silent(tmp_path: Pat
         assert caught.value.peer == "provider"
         assert own.has_ended(script.id)
         over.set()
+
+
+@pytest.mark.parametrize("window", [None, 1], ids=["all ahead", "segment by segment"])
+def test_no_client_ends_a_run_of_a_provider_that_is_slow(
+    tmp_path: Path, window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long values take their time, also where all are dealt before inputs; here the 132 bytes of the tiny model."""
+    monkeypatch.setattr("parties.wire.pieces.SLOWEST", 30 / patient(1))
+    seconds = deadlines(connect=10, setup=3, step=20, submit=20)
+    Tampering.paused = staticmethod(lambda number: time.sleep(patient(1.2) if number else 0))
+    limits = Limits(max_sessions=256) if window is None else WINDOW
+    with InProcess(tmp_path, 2, provider=Tampering, limits=limits, deadlines=seconds) as own:
+        compiled = own.compiled(Roles())
+        compiled = replace(compiled, plan=compiled.plan.with_segments(1))
+        started = time.monotonic()
+        with Session(own.client(), compiled) as session:
+            [found] = session.run(None, {compiled.plan.inputs[0].name: data(1, seed=1)})
+        assert found.shape[0] == 1 and time.monotonic() - started > seconds.setup
 
 
 def test_a_link_of_the_chain_fits_its_place_alone(cluster: InProcess) -> None:

@@ -13,8 +13,8 @@ from functools import partial
 
 import numpy as np
 
+from mpc.entry import WEIGHTS, EntryId
 from mpc.errors import MpcError, PeerError
-from mpc.plan.cost import plan_cost
 from mpc.plan.plan import Plan
 from parties.agreed.bindings import Binding, write_bindings
 from parties.agreed.keeps import Keep, write_keeps
@@ -22,13 +22,13 @@ from parties.agreed.ticket import Ticket
 from parties.client.channels import Awaited, Parties, Reply
 from parties.client.running.conversing import Conversing
 from parties.client.running.participant import Participant, Progress
+from parties.client.running.patience import until_dealt
 from parties.client.running.pipeline import Pipeline
 from parties.client.running.roles import require_security
 from parties.client.running.room import is_room_beside
 from parties.client.running.stocks import Stock, propose
 from parties.client.running.versions import another_session
 from parties.pb import party_pb2
-from parties.wire.pieces import time_for
 
 __all__ = ["CoordinatedSession", "Parties", "Progress", "RunReport", "sum_reports"]
 
@@ -97,9 +97,7 @@ def prepare(
     request = party_pb2.PrepareRequest(
         session_id=session, run=number, batch=batch, following=following, masks=masked(number)
     )
-    seconds = parties.config.deadlines.setup
-    if plan.is_checked:  # it is dealt whole before, and many times as much
-        seconds = time_for(seconds, plan_cost(plan.at(number), batch).dealt)
+    seconds = until_dealt(parties.config.deadlines.setup, plan, EntryId(number), batch)
     if conversing is not None:
         return conversing.prepare(request, seconds)
     return parties.start(lambda stub: stub.Prepare, request, seconds, parties.together())
@@ -188,7 +186,7 @@ class CoordinatedSession:
             bindings=write_bindings(terms.bindings),
             keeps=write_keeps(terms.keeps),
         )
-        wait = self._deadlines.connect + self._deadlines.setup
+        wait = self._deadlines.connect + until_dealt(self._deadlines.setup, self.plan, WEIGHTS)
         self.open = True
         replies = self._parties.each_or_none(lambda stub: stub.Open, opening, wait, self._call_off, self._opened)
         for party, reply in zip(self._parties.clients, replies, strict=True):

@@ -11,6 +11,7 @@ import numpy as np
 from mpc import field as fp
 from mpc.correlations import BundleId
 from mpc.encoding import decode_field, digest, field_size
+from mpc.entry import EntryId
 from mpc.errors import IntegrityError, PeerError
 from mpc.plan.checking import CHECK_SIZES
 from mpc.plan.cost import plan_schedule
@@ -22,6 +23,7 @@ from parties.agreed.manifest import Manifest
 from parties.client.channels import Awaited, Parties, gather
 from parties.client.running.conversing import Conversing
 from parties.client.running.handed import HandedOver
+from parties.client.running.patience import until_dealt
 from parties.client.together import Together
 from parties.pb import party_pb2
 
@@ -126,7 +128,8 @@ class Receiver:
     def ask(self, run: int, batch: int | None = None, on_progress: Progress | None = None) -> None:
         """Begin to wait for a run that is prepared, or, at its coordinator, is being prepared: parties idle then."""
         public = _Collected()
-        patience = self.deadlines.submit + self.deadlines.setup + self._rounds * self.deadlines.step
+        dealt = until_dealt(self.deadlines.setup, self.plan, EntryId(run), batch or 1)
+        patience = self.deadlines.submit + dealt + self._rounds * self.deadlines.step
         answers: list[_Waiting] = []
         for party, replies in zip(self.parties.clients, self._replies(run, patience), strict=True):
             progress, into = (None, None) if answers else (on_progress, public)
