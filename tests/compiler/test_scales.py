@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from mpc.compiler.compile import Compiled, compile_model
@@ -115,6 +118,27 @@ def test_what_the_networks_of_the_readme_cost(file: str, rounds: int, sent: int,
     """At batch 1; sent to each peer, dealt to the corrected party."""
     cost = plan_cost(compile_model(ROOT / file).plan, 1)
     assert (cost.rounds, cost.sent, cost.dealt) == (rounds, sent, dealt)
+
+
+LAYERS = {
+    "bert_base": ({"layers": 1, "width": 96, "heads": 4, "hidden": 384, "tokens": 16}, (57, 424_088, 1_737_344)),
+    "gpt2_small": (
+        {"layers": 1, "width": 96, "heads": 4, "hidden": 384, "tokens": 16, "vocabulary": 64},
+        (67, 520_784, 1_783_168),
+    ),
+    "resnet50": ({"blocks": (1, 1), "channels": (8, 16), "classes": 10, "image": 32}, (32, 174_160, 1_248_848)),
+}
+"""Sizes at which large networks are made small, and (rounds, bytes sent to each peer, bytes dealt) of one row."""
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_what_a_layer_of_each_large_network_costs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks/networks")
+    big, (sizes, expected) = importlib.import_module("big"), LAYERS[name]
+    path = tmp_path / "layer.onnx"
+    onnx.save(big.make(replace(big.BIG[name], **sizes)), path)
+    cost = plan_cost(compile_model(path).plan, 1)
+    assert (cost.rounds, cost.sent, cost.dealt) == expected
 
 
 @pytest.mark.parametrize("declared", [0.25, 4.0, 100.0])
