@@ -13,6 +13,8 @@ Parameters = tuple[tuple[str, float], ...]
 _MANY = 1 << 14
 """Numbers of which an error function is computed at once, rather than one after another."""
 _ERF_END, _ERF_GRID, _ERF_ORDERS = 6, 32, 9
+_FEW_TERMS = 256
+"""Numbers to be summed of which none counts that is less than e to the power of minus 13."""
 LINEAR_FROM = 11.0
 """Above it softplus is its argument."""
 
@@ -158,11 +160,15 @@ def _mish_slope() -> Function:
     return Function(value, -14.0, 8.0)
 
 
-def _exp_negative() -> Function:
-    """exp(x) of what is not positive: of many that are far below zero, whose sum counts, each is off by little."""
+def _exp_negative(terms: float = 1.0) -> Function:
+    """exp(x) of what is not positive: of many that are far below zero, whose sum counts, each is off by little.
+
+    Args:
+        terms: how many are summed.  The more there are, the less counts as nothing: together it is 6e-4 at most.
+    """
     return Function(
         lambda x: np.exp(np.minimum(x, 4.25)),
-        low=-13.0,
+        low=-13.0 - max(0.0, math.log(terms / _FEW_TERMS)),
         vanishes=True,
         emphasis=lambda x: np.where(x < -5.0, 10.0, 1.0),
     )

@@ -50,6 +50,38 @@ def test_no_share_of_a_softmax_is_off_by_much(width: int, tmp_path: Path) -> Non
     assert np.sqrt(np.square(off[-20:]).mean()) < 4 * compiled.errors["y"]
 
 
+SPELT = {
+    "softmax": [node("Softmax", ["x"], ["y"], axis=-1)],
+    "log of softmax": [node("LogSoftmax", ["x"], ["z"], axis=-1), node("Exp", ["z"], ["y"])],
+    "log of sum": [
+        node("ReduceLogSumExp", ["x"], ["t"], axes=[-1], name="top"),
+        node("Sub", ["x", "t"], ["z"]),
+        node("Exp", ["z"], ["y"]),
+    ],
+}
+
+
+@pytest.mark.parametrize("form", SPELT)
+def test_what_lies_far_below_counts_in_a_long_row(form: str, tmp_path: Path) -> None:
+    """In rows of thousands, numbers below -13 and what all series are off by alike took 4e-3 of the largest share."""
+    width = 4096
+    path = save_model(tmp_path, SPELT[form], {"last": np.array([-1])}, shape=("batch", width))
+    far, spread = RNG.uniform(-14.4, -13.2, (2, width)), RNG.normal(-9, 2, (4, width))
+    far[:, 7], spread[:, 7] = 0.0, 0.0
+    x = np.concatenate([far, spread]).clip(-16, 0).astype(np.float32)
+    compiled = compile_model(path, {"x": (-16.0, 0.0)})
+    exact = np.exp(x.astype(np.float64))
+    exact /= exact.sum(axis=1, keepdims=True)
+    assert np.abs(clear(compiled, x) - exact).max() < 3e-4
+
+
+@pytest.mark.parametrize(("width", "terms"), [(8, 12), (256, 12), (1024, 12), (4096, 14)])
+def test_a_series_of_more_terms_is_dealt_for_long_rows_alone(width: int, terms: int, tmp_path: Path) -> None:
+    path = save_model(tmp_path, SPELT["softmax"], shape=("batch", width))
+    first = next(gate for gate in compile_model(path, RANGES).plan.gates if isinstance(gate, Fourier))
+    assert first.terms == terms
+
+
 def attention(folder: Path, tokens: int, size: int, sharp: float) -> Path:
     weights = {name: RNG.normal(0, size**-0.5, (size, size)).astype(np.float32) for name in "qkv"}
     weights["q"] *= sharp

@@ -23,8 +23,10 @@ from mpc.compiler.series import Series, fit, integers, turns
 
 FRACTION = 20
 """Fractional bits of the result: as many as a factor of a product keeps."""
-_HALF = 20
-"""Fractional bits of a series' coefficients and of its waves."""
+_HALF = 24
+"""Fractional bits of a series' coefficients: what they are rounded by is common to all that a sum is made of."""
+_WAVES = 20
+"""Fractional bits of its waves, which are rounded for each element apart."""
 _LARGEST_HALF = 30
 _REACH_BITS = 57
 _STEP = 0.25
@@ -46,7 +48,7 @@ def apply(state: Lowering, x: Value, name: str, parameters: Parameters, function
     lined = function.lined and high > function.high
     step = float(Fraction(1 << shift) / x.scale)
     first, last = function.low - step - _MARGIN, (function.high if lined else high) + _MARGIN
-    series = fit(name, parameters, first, last, tolerance, float(1 / x.scale), 2.0 ** (-1 - _HALF))
+    series = fit(name, parameters, first, last, tolerance, float(1 / x.scale), 2.0 ** (-1 - _WAVES))
     ends = (function.low, function.high) if lined else (function.low,)
     limit = (1 << x.wire.bits) - 1  # what never lies below is above the least that there is
     levels = [max(-limit, math.floor(end * x.scale)) for end in ends]
@@ -96,7 +98,7 @@ def _series(state: Lowering, x: Value, series: Series) -> Value:
         x = state.combine([x], [factor], x.shape, x.scale * factor)
     largest = max(float(np.abs(series.cosines).max()), float(np.abs(series.sines).max()))
     half = min(_HALF, _LARGEST_HALF - math.frexp(max(largest, 1.0))[1])
-    dealt = min(_HALF, _REACH_BITS - math.frexp(max(series.reach, 1.0))[1] - half)
+    dealt = min(_WAVES, _REACH_BITS - math.frexp(max(series.reach, 1.0))[1] - half)
     unit = float(1 << (half + dealt))
     off = math.hypot(series.error, series.weight * ROUNDING * 2.0 ** -min(half, dealt))
     low, high = series.ends

@@ -126,8 +126,9 @@ def _log_of_sum(state: Context, x: str, axes: Sequence[int]) -> str:
 def _log_sum_exp(state: Context, x: str, axes: Sequence[int]) -> str:
     """max x + log sum exp(x - max x)"""
     top = _maximum(state, x, axes)
-    powers = state.function("exp_negative", below(state, x, top), known=(0.0, 1.0))
-    total = state.total(powers, axes, known=(1.0, float(state.count(x, axes))))
+    number = float(state.count(x, axes))
+    powers = state.function("exp_negative", below(state, x, top), known=(0.0, 1.0), terms=number)
+    total = state.total(powers, axes, known=(1.0, number))
     return state.sum((top, state.function("log", total)), (1.0, 1.0))
 
 
@@ -205,9 +206,9 @@ def softmax(state: Context, node: ModelNode, settings: Settings) -> None:
         softmax_of(state, x, axes, node.output[0])
         return
     note_shares(state, x, public=True)
-    rest = below(state, x, _maximum(state, x, axes))
-    powers = state.function("exp_negative", rest, known=(0.0, 1.0))
-    total = state.total(powers, axes, known=(1.0, float(state.count(x, axes))))
+    rest, number = below(state, x, _maximum(state, x, axes)), float(state.count(x, axes))
+    powers = state.function("exp_negative", rest, known=(0.0, 1.0), terms=number)
+    total = state.total(powers, axes, known=(1.0, number))
     state.sum((rest, state.function("log", total)), (1.0, -1.0), node.output[0])
     state.facts[node.output[0]] = Ordered(x, tuple(axes), shares=False)
 
@@ -227,7 +228,7 @@ def softmax_of(state: Context, x: str, axes: Sequence[int], out: str | None = No
     if hidden is not None and hidden.certain:
         number = float(max(2, hidden.most))
     rest = below(state, seen, _maximum(state, seen, axes, hidden=hidden, cut=cut_of(state, x)))
-    powers = state.function("exp_negative", rest, known=(0.0, 1.0), hidden=hidden)
+    powers = state.function("exp_negative", rest, known=(0.0, 1.0), hidden=hidden, terms=number)
     total = state.total(powers, axes, known=(1.0, number))
     inverse = state.function("reciprocal", total, known=(1.0 / number, 1.0))
     name = state.multiply(powers, inverse, out, known=(0.0, 1.0))

@@ -76,7 +76,8 @@ def _radial(state: Context, name: str, vectors: np.ndarray, gamma: float) -> str
     x, scaled = state.scale(name, root), vectors * root
     square = state.total(state.multiply(x, x), (1,))
     crossed = state.affine(x, 2.0 * scaled.T, -np.square(scaled).sum(axis=1))
-    return state.function("exp_negative", state.sum((crossed, square), (1.0, -1.0), known=(-np.inf, 0.0)))
+    apart = state.sum((crossed, square), (1.0, -1.0), known=(-np.inf, 0.0))
+    return state.function("exp_negative", apart, terms=float(len(vectors)))
 
 
 def _vectors(state: Context, settings: Settings, number: int, features: int) -> np.ndarray:

@@ -65,7 +65,7 @@ def _cross_entropy(tape: Tape, z: str, y: str, precision: Precision) -> str:
     if number == 1:
         raise tape.origin.refuse("a softmax over one element is 1", remedy="train one output by loss='one_vs_all'")
     below = tape.sum((z, tape.maximum(z)), (1.0, -1.0), known=(-np.inf, 0.0))
-    powers = tape.function("exp_negative", below, known=(0.0, 1.0))
+    powers = tape.function("exp_negative", below, known=(0.0, 1.0), terms=number)
     total = tape.total(powers, (len(tape.shapes[z]) - 1,), known=(1.0, number))
     p = tape.multiply(powers, tape.function("reciprocal", total, known=(1.0 / number, 1.0)), known=(0.0, 1.0))
     return _rounded(tape, tape.sum((p, y), (1.0, -1.0)), precision)
