@@ -10,7 +10,8 @@ are public once c is, of 2J dealt values cos jr, sin jr.
 
 Outside [low, high) the series means nothing; where the compiler cannot exclude that, the
 function is clamped to `below` and `above`:  with the bits  over = [x >= high],
-out = over xor [x < low], compared on rounded values by two look-ups in one dealt table,
+out = over xor [x < low], compared on rounded values by two look-ups in one dealt table (by one, and without the other
+bit, where no value lies beyond the other end),
 
     z = (1 - out) F(x) + over `above` + (out - over) `below`
 
@@ -54,7 +55,7 @@ from mpc.kernels import waves as plain_waves
 from mpc.shares import Share
 from mpc.wires import MAX_BITS, Frozen, Masking, Wires
 
-_LOOKS = ("over_", "under_")
+_OVER, _UNDER = "over_", "under_"
 _AT_ONCE = 1 << 13
 """Elements of which numpy computes a series in the clear at one time: their words stay in a core's cache."""
 COMPILED_FROM, COMPILED_AT_ONCE = 1 << 20, 1 << 16
@@ -67,24 +68,35 @@ class Clamp(Frozen):
     """Where the series holds, in units of the input wire, and what stands outside it.
 
     Args:
-        low, high: the interval [low, high).
+        low, high: the interval [low, high); None, of one of them, where no value lies beyond it.
         below, above: the values outside, in units of the output wire.
-        shift: bits that the two comparisons drop.
+        shift: bits that the comparisons drop.
     """
 
-    low: Level
-    high: Level
+    low: Level | None
+    high: Level | None
     below: Level
     above: Level
     shift: int = Field(ge=0, le=57)
 
+    @property
+    def levels(self) -> dict[str, int]:
+        """The level of each look-up, by its name."""
+        ends = {_OVER: self.high, _UNDER: self.low}
+        return {look: level for look, level in ends.items() if level is not None}
+
+    @property
+    def looks(self) -> tuple[str, ...]:
+        """The names of its look-ups."""
+        return tuple(self.levels)
+
 
 @dataclass(frozen=True, repr=False)
 class Clamped:
-    """Shares for a clamp: the waves times beta, both bits' betas, the tables."""
+    """Shares for a clamp: the waves times beta, the betas of its bits (of one, if it has one end), the tables."""
 
     beta_waves: Share
-    beta_over: Share
+    beta_over: Share | None
     beta_out: Share
     comparing: Comparing
 
@@ -107,9 +119,9 @@ class Fourier(Gate):
     """z = constant + sum_j (cosines[j] cos(2 pi j x / 2^window) + sines[j] sin(...)) / 2^fine.
 
     Shapes:   x, out: S           Scale: x: 2^window units a period; out: any
-    Deals:    2J elements; clamped: 4J + 2 elements, one table, two nodes
-    Rounds:   1 (3 if clamped)    Opens: (leaf words, 2 bits,) out (0 and nothing, if that is left unopened: no clamp);
-              at once no bits, and a round less
+    Deals:    2J elements; clamped: 4J + 2 elements, one table, two nodes (at one end: 4J + 1, one node)
+    Rounds:   1 (3 if clamped)    Opens: (leaf words, bits: one an end,) out (0 and nothing, if that is left unopened:
+              no clamp); at once no bits, and a round less
     Error:    that of the series, plus J units of its integer tables
     """
 
@@ -151,9 +163,10 @@ class Fourier(Gate):
         if self.clamp is None and self.chunks is not None:
             raise self.refuse("without a clamp it compares nothing")
         if self.clamp is not None:
-            if not self.clamp.low < self.clamp.high or wires[self.x].bits + 2 > MAX_BITS:
+            ends = [end for end in (self.clamp.low, self.clamp.high) if end is not None]
+            if not ends or ends != sorted({*ends}) or wires[self.x].bits + 2 > MAX_BITS:
                 raise self.refuse("the clamp does not fit the input's bound")
-            if max(abs(self.clamp.low), abs(self.clamp.high)) >= 1 << wires[self.x].bits:
+            if max(map(abs, ends)) >= 1 << wires[self.x].bits:
                 raise self.refuse("the clamp lies outside the input's bound")
             if self.clamp.shift > wires[self.x].bits + 1:
                 raise self.refuse("the clamp's shift leaves no bits")
@@ -172,8 +185,9 @@ class Fourier(Gate):
         if self.clamp is None:
             return (out,)
         size, comparison = (count(wires[self.x]),), self.comparison(wires)
-        leaves = tuple(Opening(f"{look}leaf", size, width=comparison.leaf_width) for look in _LOOKS)
-        bits = (Opening("over", size, width=1), Opening("out", size, width=1))
+        looks = self.clamp.looks
+        leaves = tuple(Opening(f"{look}leaf", size, width=comparison.leaf_width) for look in looks)
+        bits = tuple(Opening(name, size, width=1) for name in ("over", "out")[-len(looks) :])
         return (*compared(comparison, leaves, bits), out)
 
     def correlations(self, wires: Wires) -> tuple[Correlation, ...]:
@@ -183,8 +197,9 @@ class Fourier(Gate):
             return (*drawn_masks(wires[self.out]), waves)
         mask = drawn_mask(wires[self.out])
         masked_waves = Correlation("beta_waves", waves.shape, dependent=True)
-        betas = [Correlation(name, (size,), dependent=True) for name in ("beta_over", "beta_out")]
-        return (mask, waves, masked_waves, *betas, *comparison_correlations(self.comparison(wires), size, _LOOKS))
+        looks = self.clamp.looks
+        betas = [Correlation(name, (size,), dependent=True) for name in ("beta_over", "beta_out")[-len(looks) :]]
+        return (mask, waves, masked_waves, *betas, *comparison_correlations(self.comparison(wires), size, looks))
 
     def _coefficients(self) -> tuple[np.ndarray, np.ndarray]:
         return np.array(self.cosines, dtype=np.int64), np.array(self.sines, dtype=np.int64)
@@ -199,11 +214,12 @@ class Fourier(Gate):
             z[part] = series(x[part], coin[part])
         if self.clamp is not None:
             bits = run.wire(self.x).bits + 2
-            over, under = (
-                truncation.reference(x - level, truncation.moved(coin, -level), bits, self.clamp.shift) >= 0
-                for level in (self.clamp.high, self.clamp.low)
-            )
-            z = np.where(over, self.clamp.above, np.where(under, z, self.clamp.below))
+            reached = {
+                look: truncation.reference(x - level, truncation.moved(coin, -level), bits, self.clamp.shift) >= 0
+                for look, level in self.clamp.levels.items()
+            }
+            z = np.where(reached.get(_UNDER, True), z, self.clamp.below)
+            z = np.where(reached.get(_OVER, False), self.clamp.above, z)
         run.set(self.out, z.reshape(shape))
 
     def _series(self, x: np.ndarray, coin: np.ndarray) -> np.ndarray:
@@ -231,9 +247,10 @@ class Fourier(Gate):
             self._deal_waves(run, r, np.zeros_like(r), np.empty((0, r.size), dtype=np.uint64))
             return
         r1, _ = truncation.mask_parts(r.reshape(1, -1), self.clamp.shift)
-        over, under = deal_comparison(run, self.comparison(run.wires), r1, looks=_LOOKS)
-        beta_out = (over ^ under).astype(np.uint64)
-        run.dependent("beta_over", over.astype(np.uint64))
+        found = deal_comparison(run, self.comparison(run.wires), r1, looks=self.clamp.looks)
+        beta_out = np.bitwise_xor.reduce(found, axis=0).astype(np.uint64)
+        if len(found) > 1:
+            run.dependent("beta_over", found[0].astype(np.uint64))
         run.dependent("beta_out", beta_out)
         self._deal_waves(run, r, beta_out, run.others("beta_waves"))
 
@@ -248,27 +265,32 @@ class Fourier(Gate):
         if self.clamp is None:
             return Prepared(mask, waves, None)
         masked = run.take("beta_waves")
-        betas = run.take("beta_over"), run.take("beta_out")
-        return Prepared(mask, waves, Clamped(masked, *betas, take_comparison(run, self.comparison(run.wires), _LOOKS)))
+        looks = self.clamp.looks
+        betas = run.take("beta_over") if len(looks) > 1 else None, run.take("beta_out")
+        return Prepared(mask, waves, Clamped(masked, *betas, take_comparison(run, self.comparison(run.wires), looks)))
 
     def evaluate(self, run: PartyReading, kept: Prepared) -> Evaluation:
         lane, clamped = run.lane, kept.clamped
         c = run.public(self.x).reshape(-1)
         if clamped is None or self.clamp is None:
             inside, rest = lane.const(np.ones_like(c)), None
-            flips, chosen = np.zeros(c.shape, dtype=np.uint8), np.empty((0, c.size), dtype=np.uint64)
+            flipped, chosen = np.zeros(c.shape, dtype=np.uint8), np.empty((0, c.size), dtype=np.uint64)
         else:
             places, comparison = self._places(run, self.clamp, c), self.comparison(run.wires)
-            over, under = yield from compare(lane, comparison, clamped.comparing, places, flips=(0, 1))
-            over, out = yield from tell((over, over ^ under))
+            flips = [int(look == _UNDER) for look in self.clamp.looks]
+            found = yield from compare(lane, comparison, clamped.comparing, places, flips=flips)
+            *over, out = yield from tell((found[0], found[0] ^ found[1]) if len(found) > 1 else tuple(found))
             beyond = lane.select_bit(out, clamped.beta_out)
             inside = lane.const(np.ones_like(c)) - beyond
-            flips, chosen = out, clamped.beta_waves.values
-            above = lane.select_bit(over, clamped.beta_over)
-            rest = above.times(self.clamp.above) + (beyond - above).times(self.clamp.below)
+            flipped, chosen = out, clamped.beta_waves.values
+            if clamped.beta_over is None:
+                rest = beyond.times(self.clamp.below if self.clamp.high is None else self.clamp.above)
+            else:
+                above = lane.select_bit(over[0], clamped.beta_over)
+                rest = above.times(self.clamp.above) + (beyond - above).times(self.clamp.below)
         z = inside.times(self.constant).values
         coefficients = (*self._coefficients(), self.fine, tables.sincos())
-        kernels.add_series(c, self.window, *coefficients, flips, kept.waves.values, chosen, z)
+        kernels.add_series(c, self.window, *coefficients, flipped, kept.waves.values, chosen, z)
         total = Share(z) if rest is None else Share(z) + rest
         if self._is_unopened(run.wires):
             run.set_share(self.out, total.reshape(run.shape(self.out)))
@@ -280,7 +302,7 @@ class Fourier(Gate):
         return self.clamp is None and wires[self.out].masking is Masking.UNOPENED
 
     def _places(self, run: PartyReading, clamp: Clamp, c: np.ndarray) -> list[np.ndarray]:
-        """Return where to look up whether x is above the interval, and whether it is not below."""
+        """Return where to look up whether x is above the interval, and whether it is not below, if it can be."""
         bits = run.wire(self.x).bits + 2
-        rounded = (truncation.offset(fp.add_int(c, -level), bits) for level in (clamp.high, clamp.low))
+        rounded = (truncation.offset(fp.add_int(c, -level), bits) for level in clamp.levels.values())
         return [(each >> np.uint64(clamp.shift)).reshape(1, -1) for each in rounded]

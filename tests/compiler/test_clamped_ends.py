@@ -15,7 +15,7 @@ from mpc.compiler.graph.noising import Noising
 from mpc.compiler.roles import Roles
 from mpc.plan.cost import plan_cost
 from tests.support.graphs import node, save_model
-from tests.support.models import clear
+from tests.support.models import clear, encrypted, plaintext
 
 EDGE = 11.0
 """The level from which on softplus is computed as its argument."""
@@ -42,3 +42,30 @@ def test_the_slope_of_softplus_above_its_line() -> None:
     x = np.concatenate([np.linspace(-32, 10.99, 200), np.linspace(11.01, 32, 200)])[:, None]
     wanted = np.where(x > EDGE, 0.0, 1 / (1 + np.exp(-x)))
     assert np.abs(clear(lowered, x) - wanted).max() < 1e-4
+
+
+SENT = {(-3, 3): 832, (-50, 50): 1058, (-3, 50): 945, (-50, 3): 945}
+"""Bytes for 100 numbers: the result, and at each end that may be passed a look-up and its bit."""
+
+
+@pytest.mark.parametrize("ends", SENT, ids=str)
+@pytest.mark.parametrize("name", ["Sigmoid", "Tanh", "Erf"])
+def test_an_end_that_is_never_passed_is_not_looked_up(name: str, ends: tuple[int, int], tmp_path: Path) -> None:
+    path = save_model(tmp_path, [node(name, ["x"], ["y"])], {}, ("batch", 100))
+    compiled = compile_model(path, ends)
+    assert plan_cost(compiled.plan).sent == SENT[ends]
+    x = np.linspace(*ends, 300, dtype=np.float32).reshape(3, 100)
+    [exact] = plaintext(path, {"x": x})
+    assert np.abs(clear(compiled, x) - exact).max() < 2e-4
+    [ours] = encrypted(compiled, {"x": x})
+    assert np.abs(ours - exact).max() < 2e-4
+
+
+@pytest.mark.parametrize(("name", "ends", "sent"), [("Exp", (-50, 3), 945), ("Softplus", (-3, 50), 2658)])
+def test_one_end_of_others_is_looked_up_alone(name: str, ends: tuple[int, int], sent: int, tmp_path: Path) -> None:
+    path = save_model(tmp_path, [node(name, ["x"], ["y"])], {}, ("batch", 100))
+    compiled = compile_model(path, ends)
+    assert plan_cost(compiled.plan).sent == sent
+    x = np.linspace(*ends, 300, dtype=np.float32).reshape(3, 100)
+    [exact], [ours] = plaintext(path, {"x": x}), encrypted(compiled, {"x": x})
+    assert np.abs(ours - exact).max() < 1e-3

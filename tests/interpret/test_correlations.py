@@ -43,6 +43,7 @@ B = "batch"
 ROWS = 600
 DERIVED = {"masking": Masking.DERIVED}
 CLAMP = Clamp(low=-4000, high=9000, below=-5, above=7, shift=5)
+LOW = CLAMP.model_copy(update={"high": None})
 WINDOWS = Windows(kernel=(2,), strides=(1,), dilations=(1,), pads=((1, 0),), groups=2)
 WAVE = {"window": 30, "constant": 3, "cosines": (5, -2), "sines": (1, 9), "dealt_bits": 20}
 
@@ -98,6 +99,9 @@ def plan_of(kind: str) -> Builder:
         "fourier, clamped": lambda: b.gate(
             Fourier(name="g", x="x", out="z", table=tables.sincos_digest(), clamp=CLAMP, **WAVE), wire("z", (B, 3), 50)
         ),
+        "fourier, one end": lambda: b.gate(
+            Fourier(name="g", x="x", out="z", table=tables.sincos_digest(), clamp=LOW, **WAVE), wire("z", (B, 3), 50)
+        ),
         "maximum": lambda: b.gate(
             Maximum(name="g", x="x", index="z", value="v", shift=8), wire("v", (B, 1), 13), wire("z", (B, 1), 3)
         ),  # fmt: skip
@@ -123,7 +127,8 @@ def plan_of(kind: str) -> Builder:
 
 KINDS = ["matmul", "matmul, derived", "matmul, secret", "multiply", "multiply, derived", "multiply, stored",
          "convolution", "convolution, derived", "convolution, secret", "truncate", "relu", "relu, at once", "fourier",
-         "fourier, clamped", "maximum", "maximum, rectified", "step", "between", "pieces"]  # fmt: skip
+         "fourier, clamped", "fourier, one end", "maximum", "maximum, rectified", "step", "between",
+         "pieces"]  # fmt: skip
 
 
 def dealt(kind: str, parties: int = 3, run: int = 1, batch: int = ROWS, number: int = 1) -> Deal:
@@ -225,6 +230,14 @@ def fourier_clamped(p: Plain) -> None:
     assert (free_over == over ^ (r1 >> np.uint64(17) & np.uint64(1))).all() and (free_over ^ free_under == out).all()
 
 
+def fourier_one_end(p: Plain) -> None:
+    r = p.masks["x"].reshape(-1)
+    out, r1 = bit(p["beta_out"]), r >> np.uint64(5)
+    assert (p["beta_waves"] == waves(r) * out).all() and (p["waves"] == waves(r)).all()
+    [free] = check_table(p, "g", r1, ("under_",))
+    assert (free == out ^ (r1 >> np.uint64(17) & np.uint64(1))).all()
+
+
 def step(p: Plain) -> None:
     r1 = p.masks["x"].reshape(-1) >> np.uint64(8)
     looks = ("0:", "1:", "2:")
@@ -280,7 +293,7 @@ EQUATIONS: dict[str, Callable[[Plain], None]] = {
     "convolution": bilinear(convolved, "left", "k"), "convolution, derived": bilinear(convolved, "left", "k"),
     "convolution, secret": bilinear(convolved, "left", "filters"),
     "truncate": truncate, "relu": relu, "relu, at once": relu_at_once,
-    "fourier": fourier, "fourier, clamped": fourier_clamped,
+    "fourier": fourier, "fourier, clamped": fourier_clamped, "fourier, one end": fourier_one_end,
     "maximum": maximum, "maximum, rectified": maximum, "step": step,
     "between": between, "pieces": pieces,
 }  # fmt: skip

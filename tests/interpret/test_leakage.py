@@ -75,6 +75,10 @@ def plan_of(kind: str) -> Plan:
             Fourier(name="g", x="x", out="z", table=table, clamp=clamp, **wave),
             wire("z", (B, 4), 50),
         ),
+        "fourier, one end": (
+            Fourier(name="g", x="x", out="z", table=table, clamp=clamp.model_copy(update={"low": None}), **wave),
+            wire("z", (B, 4), 50),
+        ),
         "maximum": (Maximum(name="g", x="x", value="z", shift=8), wire("z", (B, 1), 23)),
         "maximum, rectified": (Maximum(name="g", x="x", value="z", shift=8, rectify=True), wire("z", (B, 1), 23)),
         "relu, at once": (Relu(name="g", x="x", out="z", shift=8, ceiling=1 << 12, **at_once), wire("z", (B, 4), 23)),
@@ -111,9 +115,9 @@ def plan_of(kind: str) -> Plan:
 
 
 KINDS = ["matmul", "matmul, derived", "matmul, secret", "convolution", "convolution, derived", "convolution, secret",
-         "multiply", "truncate", "relu", "bound", "fourier", "fourier, clamped", "maximum", "maximum, rectified",
-         "pieces", "relu, ceiling", "relu, at once", "maximum, at once", "step, at once", "fourier, at once",
-          "select", "select, window", "step"]  # fmt: skip
+         "multiply", "truncate", "relu", "bound", "fourier", "fourier, clamped", "fourier, one end", "maximum",
+         "maximum, rectified", "pieces", "relu, ceiling", "relu, at once", "maximum, at once", "step, at once",
+         "fourier, at once", "select", "select, window", "step"]  # fmt: skip
 SQUARES = {"multiply", "matmul, secret"}
 # how far results of two runs lie apart: a truncation's coin; a series' integer factors, rounded at other points
 ROUNDING = {
@@ -133,6 +137,7 @@ ROUNDING = {
     "convolution, derived": 1,
     "fourier": 1 << 23,
     "fourier, clamped": 1 << 23,
+    "fourier, one end": 1 << 23,
 }
 WEIGHTS = {
     "w": np.random.default_rng(0).integers(-4000, 4000, (4, 4)),
@@ -184,6 +189,7 @@ C_BITS = {
     "maximum, at once": (30, (0, 7, 29, 30, 59)),
     "step, at once": (32, (0, 7, 20, 31, 32, 59)),
     "fourier, at once": (32, (0, 7, 20, 31, 32, 59)),
+    "fourier, one end": (32, (0, 7, 20, 31, 32, 59)),
 }
 
 

@@ -7,6 +7,7 @@ that the gate's docstring declares; `Trial` compares the parties with the refere
 from __future__ import annotations
 
 from fractions import Fraction
+from math import inf
 
 import numpy as np
 from hypothesis import strategies as st
@@ -282,7 +283,9 @@ def fourier_case(draw: Drawing) -> Case:
         edges = draw(st.lists(st.integers(1 - (1 << bits), (1 << bits) - 1), min_size=2, max_size=2, unique=True))
         below, above = draw(st.integers(-(1 << 57), 1 << 57)), draw(st.integers(-(1 << 57), 1 << 57))
         shift = draw(st.integers(max(0, bits + 2 - 48), bits + 1))
-        clamp = Clamp(low=min(edges), high=max(edges), below=below, above=above, shift=shift)
+        low, high = draw(st.sampled_from([(0, 1), (0, None), (None, 1)]))
+        ends = {"low": None if low is None else min(edges), "high": None if high is None else max(edges)}
+        clamp = Clamp(**ends, below=below, above=above, shift=shift)
     shape = draw(shapes(most=2))
     b = Builder()
     b.enter("x", shape, bits, Fraction(1 << window, 7))
@@ -322,9 +325,10 @@ def judge_fourier(gate: Fourier, x: np.ndarray, z: np.ndarray) -> None:
         return
     clamp = gate.clamp
     fuzzy = 1 << clamp.shift  # rounding up moves a value that is less than this below a threshold
-    inside = near & (x >= clamp.low - fuzzy) & (x < clamp.high)
-    over = (z == clamp.above) & (x >= clamp.high - fuzzy)
-    under = (z == clamp.below) & (x < clamp.low)
+    low, high = (-inf if clamp.low is None else clamp.low), (inf if clamp.high is None else clamp.high)
+    inside = near & (x >= low - fuzzy) & (x < high)
+    over = (z == clamp.above) & (x >= high - fuzzy)
+    under = (z == clamp.below) & (x < low)
     assert (inside | over | under).all()
 
 

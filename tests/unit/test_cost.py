@@ -107,6 +107,12 @@ def test_fourier() -> None:
         [X, Y],
         Cost(3, 2 * N + 2 * 2 + 8 * N, (2 * 48 + 16 + 32 + 2 * 2) * N, (2 * 48 + 16 + 32 + 2 * 2 + 2 + 8) * N),
     )
+    for end in ("low", "high"):  # the other one alone: one look, one bit, one beta
+        check(
+            Fourier(**WAVES, clamp=CLAMP.model_copy(update={end: None})),
+            [X, Y],
+            Cost(3, N + 2 + 8 * N, (2 * 48 + 8 + 32 + 2) * N, (2 * 48 + 8 + 32 + 2 + 1 + 8) * N),
+        )
 
 
 @pytest.mark.parametrize(

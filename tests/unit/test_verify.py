@@ -879,6 +879,8 @@ BAD: list[tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = [
     ("fourier", {"clamp": Clamp(**CLAMP | {"low": 10})}, {}),
     ("fourier", {"clamp": Clamp(**CLAMP | {"low": -(1 << 20)})}, {}),
     ("fourier", {"clamp": Clamp(**CLAMP | {"high": 1 << 20})}, {}),
+    ("fourier", {"clamp": Clamp(**CLAMP | {"low": None, "high": 1 << 20})}, {}),
+    ("fourier", {"clamp": Clamp(**CLAMP | {"low": None, "high": None})}, {}),
     ("fourier", {}, {"x": {"bits": 58}}),
     ("fourier", {}, {"x": {"bits": 47}}),  # 49 bits to compare
     ("maximum", {"value": None, "index": None}, {}),

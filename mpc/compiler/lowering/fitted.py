@@ -159,7 +159,7 @@ def _clamp_step(inside: tuple[float, float], ends: tuple[float | None, float | N
 
 
 def _clamp(x: Value, inside: tuple[float, float], beyond: tuple[bool, bool], function: Function, unit: float) -> Clamp:
-    """Levels just inside the fitted interval, at the wire's bound where x is never beyond it.
+    """Return levels just inside the fitted interval; none where x is never beyond it.
 
     Comparisons are no finer than they need be.
     """
@@ -168,8 +168,7 @@ def _clamp(x: Value, inside: tuple[float, float], beyond: tuple[bool, bool], fun
     shift = max(0, log2(x.scale * Fraction(step)), x.wire.bits + 2 - 48)
     margin = 2 << shift
     limit = (1 << x.wire.bits) - 1
-    low = max(-limit, math.ceil(inside[0] * x.scale) + margin) if beyond[0] else -limit
-    high = min(limit, math.floor(inside[1] * x.scale) - margin) if beyond[1] else limit
-    usual = function.value(np.array(inside)).tolist()
-    below, above = (round((own if end is None else end) * unit) for end, own in zip(ends, usual, strict=True))
+    low = max(-limit, math.ceil(inside[0] * x.scale) + margin) if beyond[0] else None
+    high = min(limit, math.floor(inside[1] * x.scale) - margin) if beyond[1] else None
+    below, above = (0 if end is None else round(end * unit) for end in ends)
     return Clamp(low=low, high=high, below=below, above=above, shift=shift)
