@@ -18,6 +18,7 @@ from mpc.compiler.graph.noising import Noising, with_noise
 from mpc.compiler.graph.passes import run_passes
 from mpc.compiler.lowering.lower import Lowered, lower
 from mpc.compiler.operators.missing import with_marks
+from mpc.compiler.rehearsal.rehearse import Rehearsal
 from mpc.compiler.roles import Roles
 from mpc.compiler.threads import on_one_thread
 from mpc.errors import InputError, ModelError
@@ -83,7 +84,7 @@ def compile_graph(
             graph = join_levels(graph, bool(noising.epsilon))
         graph = improved(graph)
         entered = None if samples is None else with_marks(graph.inputs, dict(samples))
-        return _bounded(graph, roles, entered, protected)
+        return _bounded(graph, roles, entered, protected, samples)
 
 
 def improved(graph: Graph) -> Graph:
@@ -102,9 +103,17 @@ def is_real(out: PlanOutput) -> bool:
 
 
 def _bounded(
-    graph: Graph, roles: Roles, samples: Mapping[str, np.ndarray] | None, protected: Mapping[str, StoredFacts]
+    graph: Graph,
+    roles: Roles,
+    samples: Mapping[str, np.ndarray] | None,
+    protected: Mapping[str, StoredFacts],
+    entered: Mapping[str, np.ndarray] | None,
 ) -> Lowered:
-    """By proved bounds; where there are none, or they leave too few digits, by the samples'."""
+    """By proved bounds; where there are none, or they leave too few digits, by the samples'.
+
+    Args:
+        entered: the samples as a rehearsal takes them.
+    """
     if samples is None:
         return lower(graph, roles, protected)
     try:
@@ -114,9 +123,26 @@ def _bounded(
         proved, error = None, np.inf
     if proved is None or error > 1:
         calibrated = lower(bounded_by(graph, samples), roles, protected)
-        if proved is None or 2 * imprecision(calibrated.plan, calibrated.rough) < error:
+        rough = imprecision(calibrated.plan, calibrated.rough)
+        if proved is None or 2 * rough < error or _is_finer(calibrated, proved, entered):
             return replace(calibrated, notes=[*calibrated.notes, CALIBRATED], proved=False)
     return proved
+
+
+def _is_finer(calibrated: Lowered, proved: Lowered, samples: Mapping[str, np.ndarray] | None) -> bool:
+    """Tell by rehearsals whether proved bounds leave too few digits, and others twice as many.
+
+    Rough errors, added up as if nothing were ever smaller than its bound, may be beyond all that a value can be.
+    """
+    kept = _rehearsed(proved, samples)
+    return kept > 1 and 2 * _rehearsed(replace(calibrated, proved=False), samples) < kept
+
+
+def _rehearsed(found: Lowered, samples: Mapping[str, np.ndarray] | None) -> float:
+    rehearsal = Rehearsal(
+        found.graph, found.plan, found.weights, found.wires, samples, found.origins, proved=found.proved
+    )
+    return imprecision(found.plan, {name: each.error for name, each in rehearsal.expected.items()})
 
 
 def _check_samples(inputs: list[GraphInput], samples: Mapping[str, np.ndarray]) -> None:
