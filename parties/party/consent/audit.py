@@ -52,7 +52,7 @@ def append(
     """Add a row within the caller's transaction; return the new head.
 
     Args:
-        about: names of those who may read the row.
+        about: names of those who may read the row; nobody, in a row of the clock, which all may read.
     """
     content = {"about": sorted({*about}), "at": int(now), "kind": kind, "nonce": draw(NONCE_BYTES).hex(), **facts}
     row = dump(content)
@@ -78,5 +78,8 @@ def entries(database: sqlite3.Connection, after: int, reader: str | None) -> Ite
         size += len(row)
         if size > MOST_BYTES and size > len(row):
             return
-        shown = reader is None or reader in json.loads(row)["about"]
-        yield Entry(number, head, digest, row if shown else b"")
+        yield Entry(number, head, digest, row if reader is None or _is_for(reader, json.loads(row)) else b"")
+
+
+def _is_for(reader: str, row: dict[str, Any]) -> bool:
+    return reader in row["about"] or (row["kind"] == CLOCK and not row["about"])

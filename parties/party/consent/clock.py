@@ -16,7 +16,7 @@ from parties.party.consent import audit, requests, tables
 from parties.party.consent.consent import Consent
 from parties.party.vault import catalogue
 from parties.party.vault.catalogue import Row
-from parties.party.vault.times import BEHIND
+from parties.party.vault.times import BEHIND, Times
 from parties.telemetry import logger
 
 
@@ -29,7 +29,7 @@ class Ended:
 
 
 def accept(consent: Consent, at: float) -> Ended:
-    """Go on from what the clock says now, durably; a row of the audit chain says so to all whom it is about.
+    """Go on from what the clock says now, durably; a row of the audit chain says so to all who may read the chain.
 
     Args:
         at: what the operator's clock says, in seconds since 1970.
@@ -38,6 +38,28 @@ def accept(consent: Consent, at: float) -> Ended:
         SessionError: the clock is not behind, or the operator's says something else.
     """
     vault, times = consent.vault, consent.vault.times
+    latest, now = _require_behind(times, at)
+    grants = 0
+
+    def end(database: sqlite3.Connection) -> list[Row]:
+        nonlocal latest, now, grants
+        latest, now = _require_behind(times, at)  # somebody may have accepted it since
+        consent.note(database, audit.CLOCK, set(), latest=int(latest), accepted=int(now))
+        grants = tables.end_expired(database, latest)
+        requests.count_from(database, latest, now)
+        database.execute("UPDATE sessions SET opened_at = ? WHERE opened_at > ?", (now, now))
+        database.execute("UPDATE data_objects SET touched = ? WHERE touched > ?", (now, now))
+        return catalogue.expired(database, latest)
+
+    rows = vault.ending.erase(end, accepted=lambda: now)
+    for row in rows:
+        logger().info("an object has expired", name=row.name, version=row.version, owner=row.owner)
+    logger().warning("the operator accepted the clock", latest=int(latest), accepted=int(now), grants=grants)
+    return Ended(grants, len(rows))
+
+
+def _require_behind(times: Times, at: float) -> tuple[float, float]:
+    """Require that the clock is behind, and right; return (the latest time, the one to accept).  Raises as `accept`."""
     latest, behind, now = times.latest, times.behind, times.clock()
     if not behind:
         raise SessionError("this party's clock is not behind, so there is nothing to accept")
@@ -46,28 +68,4 @@ def accept(consent: Consent, at: float) -> Ended:
             f"this party's clock is {abs(now - at):.0f} seconds apart from its operator's",
             remedy="set both clocks by NTP, and accept then",
         )
-    grants = 0
-
-    def end(database: sqlite3.Connection) -> list[Row]:
-        nonlocal grants
-        consent.note(database, audit.CLOCK, _people(database), latest=int(latest), accepted=int(now))
-        grants = tables.end_expired(database, latest)
-        requests.count_from(database, latest, now)
-        database.execute("UPDATE sessions SET opened_at = ? WHERE opened_at > ?", (now, now))
-        database.execute("UPDATE data_objects SET touched = ? WHERE touched > ?", (now, now))
-        return catalogue.expired(database, latest)
-
-    rows = vault.ending.erase(end, accepted=now)
-    for row in rows:
-        logger().info("an object has expired", name=row.name, version=row.version, owner=row.owner)
-    logger().warning("the operator accepted the clock", latest=int(latest), accepted=int(now), grants=grants)
-    return Ended(grants, len(rows))
-
-
-def _people(database: sqlite3.Connection) -> set[str]:
-    """List whose objects, grants and requests are here."""
-    query = (
-        "SELECT owner FROM data_objects UNION SELECT owner FROM consent_grants UNION SELECT client FROM consent_named "
-        "UNION SELECT client FROM consent_requests"
-    )
-    return {name for (name,) in database.execute(query)}
+    return latest, now

@@ -80,6 +80,7 @@ class Operator:
 
         Raises:
             PolicyError: neither, and who asks may not wait.
+            SessionError: it is approved, and the party's clock is behind.
         """
         if self.rules.covers(asked.plan, asked.coordinator):
             return None
@@ -89,7 +90,7 @@ class Operator:
             return self._word(requests.find(database, request.id, self._times.shown()), request)
 
     def require(self, asked: Asked) -> None:
-        """Require that a session may be opened; `PolicyError`."""
+        """Require that a session may be opened; raises as `silent`, and `PolicyError` where that word is missing."""
         self.require_read(asked)
         silent = self.silent(asked)
         if silent is not None:
@@ -118,6 +119,7 @@ class Operator:
 
     def _word(self, known: Kept | None, request: Request) -> Silent | None:
         if known is not None and known.is_approved:
+            self._times.now()  # while the clock is behind, nobody can tell when the approval ends
             return None
         who, short = f"the operator of {self._config.name}", request.id[:16]
         if known is not None and known.state == DENIED:
@@ -226,13 +228,16 @@ class Operator:
 
         Raises:
             PolicyError: the policy has changed, or the approval is used up, has expired or was taken back.
+            SessionError: an approval is needed, and the party's clock is behind.
         """
         self.rules.require_security(asked.plan)
         self.require_read(asked)
         if self.rules.covers(asked.plan, asked.coordinator):
             return False
-        if request is not None and requests.use(database, request, self._times.shown()):
-            return True
+        if request is not None:
+            self._times.now()  # as in `_word`
+            if requests.use(database, request, self._times.shown()):
+                return True
         raise PolicyError(
             f"the policy of {self._config.name} does not cover this any more, or its operator's approval is used up",
             remedy=f"ask the operator of {self._config.name}",

@@ -179,16 +179,10 @@ def add_grant(database: sqlite3.Connection, row: GrantRow, dataset: str, expires
 
 
 def drop_expired(database: sqlite3.Connection, before: float) -> None:
-    """Forget grants that expired before that time, and their revocations; what was charged under them stays.
+    """Forget grants that expired before that time; what was charged under them stays, and so do their revocations.
 
-    A grant that has expired is not taken again.  Where something was kept under it, its revocation stays.
+    The clock may have been ahead, and its operator may accept an earlier time: then the grant is taken again.
     """
-    database.execute(
-        "DELETE FROM consent_revocations WHERE (revoked, owner, owner_key) IN "
-        "(SELECT id, owner, owner_key FROM consent_grants WHERE expires < ?) "
-        "AND (revoked, owner, owner_key) NOT IN (SELECT grant_id, owner, owner_key FROM data_grants)",
-        (before,),
-    )
     database.execute("DELETE FROM consent_grants WHERE expires < ?", (before,))
 
 

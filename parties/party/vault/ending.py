@@ -147,14 +147,17 @@ class Ending:
         if rows:
             self.erase(lambda _: rows)
 
-    def erase(self, which: Callable[[sqlite3.Connection], Sequence[Row]], accepted: float | None = None) -> list[Row]:
+    def erase(
+        self, which: Callable[[sqlite3.Connection], Sequence[Row]], accepted: Callable[[], float] | None = None
+    ) -> list[Row]:
         """Delete objects' keys durably, so that no copy of anything opens them, and then their files.
 
         A file that another version keeps stays, and is counted as that one's.
 
         Args:
             which: says in the transaction which objects end, and writes whatever belongs to that.
-            accepted: a time, in seconds since 1970, at which the party's clock begins again with that transaction.
+            accepted: says behind that at which time, in seconds since 1970, the party's clock begins again with the
+                transaction.
 
         Raises:
             ConfigError: all that is done, but for the end of the old wrapping key, which is tried again.
@@ -164,17 +167,18 @@ class Ending:
             try:
                 with self._ledger.writing(counted=True) as database:
                     rows = list(which(database))
+                    begins = None if accepted is None else accepted()
                     left = erased.erase(database, rows)
                     kept = [(n, put, self._keys.unwrap(put, key)) for n, put, key in erased.wrapped_keys(database)]
                     rewrapped = [(fresh.wrap(put, key), number) for number, put, key in kept]
                     erased.rewrap(database, rewrapped, fresh.id)
-                    self._times.store(database, accepted)
+                    self._times.store(database, begins)
                     self._keys.adopt(fresh)  # nobody reads before this transaction is over
             except BaseException:
                 self._keys.adopt(old)
                 raise
-            if accepted is not None:
-                self._times.accept(accepted)
+            if begins is not None:
+                self._times.accept(begins)
             failed = self._settle()
         self._forget(rows)
         self._ledger.forget_deleted()
