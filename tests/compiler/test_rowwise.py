@@ -185,3 +185,38 @@ def test_one_number_is_written_into_each_row(tmp_path: Path) -> None:
         element=TensorProto.INT64,
     )
     assert_agrees(path, {"x": RNG.integers(-2, 3, (5, 4))}, RANGE)
+
+
+EDGES = {"from": np.array([[[0], [2], [3], [1], [1]]]), "to": np.array([[[1], [1], [0], [3], [-2]]])}
+
+
+@pytest.mark.parametrize("reduction", ["add", "none", "max"])
+def test_messages_along_the_edges_of_a_graph_that_all_rows_share(tmp_path: Path, reduction: str) -> None:
+    """As PyTorch Geometric exports layers on (batch, nodes, features): a constant index, repeated for each row."""
+    path = made(
+        tmp_path,
+        node("Unsqueeze", ["n", "back"], ["many"], name="many"),
+        node("Concat", ["many", "rest"], ["sizes_of_messages"], name="rest", axis=0),
+        node("Expand", ["from", "sizes_of_messages"], ["f"], name="f"),
+        node("Expand", ["to", "sizes_of_messages"], ["t"], name="t"),
+        node("GatherElements", ["x", "f"], ["messages"], name="g", axis=1),
+        node("Mul", ["x", "half"], ["kept"], name="kept"),
+        node("ScatterElements", ["kept", "t", "messages"], ["y"], name="s", axis=1, reduction=reduction),
+        shape=("batch", 4, 2),
+        half=np.float32(0.5),
+        rest=[5, 2],
+        **EDGES,
+    )
+    assert_agrees(path, {"x": RNG.uniform(-2, 2, (3, 4, 2)).astype(np.float32)}, RANGE)
+
+
+def test_elements_are_not_written_into_other_rows(tmp_path: Path) -> None:
+    path = made(
+        tmp_path,
+        node("Unsqueeze", ["n", "back"], ["many"], name="many"),
+        node("Concat", ["many", "axis"], ["column"], name="column", axis=0),
+        node("Expand", ["zero", "column"], ["i"], name="i"),
+        node("ScatterElements", ["x", "i", "x"], ["y"], name="s", axis=0, reduction="add"),
+    )
+    with pytest.raises(ModelError, match="batch"):
+        compile_model(path, RANGE)

@@ -18,7 +18,7 @@ from mpc.compiler.graph.writer import FIX_BATCH
 from mpc.compiler.operators import marked_places
 from mpc.compiler.operators.context import Context, ModelNode
 from mpc.compiler.operators.picked import Column
-from mpc.compiler.operators.rowwise_choices import gather, gather_nd, scatter_nd
+from mpc.compiler.operators.rowwise_choices import gather, gather_elements, gather_nd, scatter_elements, scatter_nd
 from mpc.compiler.operators.rowwise_values import Beside, Marked, Paired, Rowwise, Values
 from mpc.compiler.operators.sizes import Rows, sizes_of
 from mpc.wires import BATCH, broadcast
@@ -251,6 +251,6 @@ def _arithmetic(state: Context, found: Values, node: ModelNode) -> bool:
 _HANDLERS: dict[str, Callable[[Context, Values, ModelNode], bool]] = {
     "Shape": _shape, "Identity": _same, "Cast": _same, "Unsqueeze": _unsqueeze, "Squeeze": _squeeze,
     "Reshape": _reshape, "Expand": _expand, "Concat": _concat, "Gather": gather, "GatherND": gather_nd,
-    "ScatterND": scatter_nd,
+    "GatherElements": gather_elements, "ScatterElements": scatter_elements, "ScatterND": scatter_nd,
     **dict.fromkeys(("Add", "Sub", "Mul", "Max", "Min"), _arithmetic),
 }  # fmt: skip

@@ -8,6 +8,7 @@ import numpy as np
 
 from mpc.compiler.graph.attributes import Constant
 from mpc.compiler.graph.graph import Shape, static
+from mpc.compiler.graph.writer import FIX_BATCH
 from mpc.compiler.operators.context import Context, ModelNode
 from mpc.compiler.operators.picked import beside_rows, paired_with_rows
 from mpc.compiler.operators.rowwise_values import Beside, Paired, Rowwise, Values
@@ -104,6 +105,53 @@ def scatter_nd(state: Context, found: Values, node: ModelNode) -> bool:
     flat = flat_places(state, fixed[..., 1:].reshape(-1, depth - 1), sizes)
     write(state, node, (BATCH,), (prod(sizes), *shape[depth:]), flat, node.settings)
     return True
+
+
+def gather_elements(state: Context, found: Values, node: ModelNode) -> bool:
+    """Read elements of each row of the batch, at places that are the same for every row."""
+    data, index = node.input[:2]
+    if index not in found or data not in state.shapes or data in state.joined:
+        return False
+    chosen, flat, size = _elements(state, node, found[index])
+    taken = state.take(state.reshape(data, (BATCH, size)), 1, flat.tolist())
+    state.reshape(taken, chosen, node.output[0])
+    return True
+
+
+def scatter_elements(state: Context, found: Values, node: ModelNode) -> bool:
+    """Write elements into each row of the batch, at places that are the same for every row, as sums over edges do.
+
+    Raises:
+        ModelError: they differ from row to row.
+    """
+    data, index, update = node.input[:3]
+    if index not in found or data not in state.shapes or data in state.joined or update not in state.shapes:
+        return False
+    try:
+        chosen, flat, size = _elements(state, node, found[index])
+    except ValueError:
+        raise state.origin.refuse("its places differ from row to row of the batch", remedy=FIX_BATCH) from None
+    if state.shapes[update] != chosen:
+        return False
+    write(state, node, (BATCH,), (size,), flat, node.settings)
+    return True
+
+
+def _elements(state: Context, node: ModelNode, value: Rowwise) -> tuple[Shape, np.ndarray, int]:
+    """Return an index's shape, the place of each of its elements in a row seen as one axis, and that axis's size.
+
+    Raises:
+        ValueError: places differ from row to row, or are rows themselves.
+    """
+    (fixed, step), shape = value.both, state.shapes[node.input[0]]
+    axis = state.axis(int(node.settings.get("axis", 0)), shape)
+    if shape[0] != BATCH or value.axis or not axis or step.any():
+        raise ValueError("places that differ from row to row")
+    sizes = tuple(state.size(shape, place, "an index") for place in range(1, len(shape)))
+    into: list[np.ndarray] = list(np.indices(fixed.shape[1:]))
+    into[axis - 1] = fixed[0]
+    flat = flat_places(state, np.stack(into, -1).reshape(-1, len(sizes)), sizes)
+    return value.shape, flat, prod(sizes)
 
 
 def _stored(state: Context, out: str, numbers: np.ndarray, shape: Shape) -> None:
