@@ -60,6 +60,28 @@ def test_writing_what_is_put_together(tmp_path: Path, operator: str, how: str) -
     assert_agrees(save_model(tmp_path, nodes, kept, (4, 3), opset=18), X, {"x": (-2.0, 2.0)}, 1e-4)
 
 
+@pytest.mark.parametrize("fill", [-np.inf, -3.4028234663852886e38])
+@pytest.mark.parametrize("operator", ["ScatterND", "ScatterElements"])
+def test_the_largest_message_of_each_node_beside_nodes_that_have_none(
+    tmp_path: Path, operator: str, fill: float
+) -> None:
+    """As graph attention is exported: what is there already is less than any number, where a message comes."""
+    places = [[2], [0], [2], [2]] if operator == "ScatterND" else [[2] * 3, [0] * 3, [2] * 3, [2, 2, 1]]
+    there = np.zeros((4, 3), np.float32)
+    there[[0, 2]] = fill
+    if operator == "ScatterElements":
+        there[1, 2] = fill
+    nodes = [
+        node(operator, ["there", "at", "x"], ["most"], reduction="max"),
+        node("Gather", ["most", "known"], ["y"], name="known", axis=0),
+    ]
+    constants = {"there": there, "at": np.array(places), "known": np.array([2, 0, 3])}
+    compiled = assert_agrees(save_model(tmp_path, nodes, constants, (4, 3), opset=18), X, {"x": (-2.0, 2.0)}, 1e-4)
+    nodes[0] = node(operator, ["there", "at", "x"], ["most"], reduction="min")
+    mirrored = save_model(tmp_path, nodes, {**constants, "there": -there}, (4, 3), opset=18)
+    assert plan_cost(assert_agrees(mirrored, X, {"x": (-2.0, 2.0)}, 1e-4).plan, 1) == plan_cost(compiled.plan, 1)
+
+
 def test_ids_that_are_shifted_are_still_places(tmp_path: Path) -> None:
     """As a decoder of BART enters what its encoder read, one later; nothing is compared."""
     nodes = [
@@ -167,3 +189,43 @@ def test_fourier_transforms(tmp_path: Path, parts: int, settings: dict[str, int]
     nodes = [node("DFT", ["x", *(["length"] if length is not None else [])], ["y"], axis=1, **settings)]
     constants.pop("axis")
     assert_agrees(save_model(tmp_path, nodes, constants, ("batch", 6, 3, parts), opset=17), x, {"x": (-2.0, 2.0)}, 1e-4)
+
+
+@pytest.mark.parametrize(("length", "opset"), [(None, 17), (10, 20), (11, 20), (10, 17)])
+def test_the_inverse_of_half_a_spectrum_is_real(tmp_path: Path, length: int | None, opset: int) -> None:
+    """As state space models and Fourier layers multiply by long kernels: rfft, a product, irfft."""
+    numbers = {"axis": np.array(1)} if opset == 20 else {}
+    reads = ["x", "" if length is None else "length", "axis"][: 3 if opset == 20 else 1 + (length is not None)]
+    if length is not None:
+        numbers["length"] = np.array(length)
+    settings = {"inverse": 1, "onesided": 1} | ({"axis": 1} if opset == 17 else {})
+    path = save_model(tmp_path, [node("DFT", reads, ["y"], **settings)], numbers, ("batch", 6, 3, 2), opset=opset)
+    x = {"x": RNG.uniform(-2, 2, (2, 6, 3, 2)).astype(np.float32)}
+    assert assert_agrees(path, x, {"x": (-2.0, 2.0)}, 1e-4).plan.outputs[0].shape == ("batch", length or 10, 3, 1)
+
+
+def test_half_a_spectrum_that_is_not_all_there_is_refused(tmp_path: Path) -> None:
+    nodes = [node("DFT", ["x", "length", "axis"], ["y"], inverse=1, onesided=1)]
+    numbers = {"axis": np.array(1), "length": np.array(12)}
+    with pytest.raises(ModelError, match="6 frequencies to 12 numbers.*the 7 frequencies.*10 or 11"):
+        compile_model(save_model(tmp_path, nodes, numbers, ("batch", 6, 3, 2), opset=20), {"x": (-2.0, 2.0)})
+
+
+@pytest.mark.parametrize("half", [0, 1])
+@pytest.mark.parametrize("given", ["window", "length", "both"])
+def test_spectra_of_parts_of_a_signal(tmp_path: Path, given: str, half: int) -> None:
+    """As exporters write the spectrogram that a model of speech begins with."""
+    window, length = np.hanning(8).astype(np.float32) if given != "length" else None, given != "window"
+    numbers: dict[str, np.ndarray] = {"step": np.array(3)}
+    numbers |= {"window": window} if window is not None else {}
+    numbers |= {"length": np.array(8)} if length else {}
+    reads = ["x", "step", "window" if window is not None else "", *(["length"] if length else [])]
+    path = save_model(tmp_path, [node("STFT", reads, ["y"], onesided=half)], numbers, ("batch", 21, 1))
+    costs_nothing(path, {"x": RNG.uniform(-2, 2, (2, 21, 1)).astype(np.float32)}, 1e-4)
+
+
+def test_a_window_that_is_no_part_is_refused(tmp_path: Path) -> None:
+    numbers = {"step": np.array(3), "window": np.ones(8, np.float32), "length": np.array(6)}
+    nodes = [node("STFT", ["x", "step", "window", "length"], ["y"])]
+    with pytest.raises(ModelError, match="parts of 6 numbers.*window of 8.*as long as a part"):
+        compile_model(save_model(tmp_path, nodes, numbers, ("batch", 21, 1)), {"x": (-2.0, 2.0)})

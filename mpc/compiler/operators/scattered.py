@@ -16,6 +16,10 @@ from mpc.wires import BATCH
 
 _TOGETHER = {"mul": "Mul", "min": "Min", "max": "Max"}
 """Puts an update together with what is there: an attribute's value -> the operator that does so."""
+_FILLS = {"min": 1.0, "max": -1.0}
+"""The sign of what every number is beyond."""
+_BOUNDLESS = 1e30
+"""No value reaches this."""
 
 
 @handles("ScatterND")
@@ -67,8 +71,14 @@ def write(state: Context, node: ModelNode, lead: Shape, rows: Shape, flat: np.nd
     size, shape, ahead = int(rows[0]), shape_of(state, data), len(lead)
     given = _seen(state, updates, (*lead, len(flat), *rows[1:]))
     if how in _TOGETHER:
-        whole = _together(state, _TOGETHER[how], _seen(state, data, (*lead, *rows)), given, flat, ahead)
-        state.reshape(whole, shape, node.output[0])
+        unseen = _unseen(state, data, static(rows), flat, how)
+        if unseen.size:
+            numbers = state.constants[data].reshape(static(rows)).astype(np.float64)
+            numbers[unseen] = 0
+            there = state.stored(numbers, rows)
+        else:
+            there = _seen(state, data, (*lead, *rows))
+        state.reshape(_together(state, _TOGETHER[how], there, given, flat, ahead, unseen), shape, node.output[0])
         return
     if how == "add":
         added = state.scatter(given, ahead, flat.tolist(), size)
@@ -88,15 +98,35 @@ def write(state: Context, node: ModelNode, lead: Shape, rows: Shape, flat: np.nd
     state.reshape(state.take(joined, ahead, source.tolist()), shape, node.output[0])
 
 
-def _together(state: Context, operator: str, data: str, given: str, flat: np.ndarray, ahead: int) -> str:
-    """Return data where each update is put together with what is there; of several in one place one after the other."""
+def _unseen(state: Context, data: str, rows: tuple[int, ...], flat: np.ndarray, how: str) -> np.ndarray:
+    """Return the rows of constant data, to be written, that no update can fail to exceed: exporters fill them so."""
+    if how not in _FILLS or not state.is_constant(data) or not flat.size:
+        return np.zeros(0, np.int64)
+    numbers = state.constants[data].reshape(rows[0], -1) * _FILLS[how]
+    found: np.ndarray = np.intersect1d(flat, np.flatnonzero((numbers >= _BOUNDLESS).all(axis=1)))
+    return found
+
+
+def _together(
+    state: Context, operator: str, data: str, given: str, flat: np.ndarray, ahead: int, unseen: np.ndarray
+) -> str:
+    """Return data where each update is put together with what is there; of several in one place one after the other.
+
+    Args:
+        unseen: rows in whose place the first update comes as it is.
+    """
     times = np.array([int((flat[:place] == row).sum()) for place, row in enumerate(flat)])
     for turn in range(int(times.max(initial=-1)) + 1):
         [now] = np.nonzero(times == turn)
-        there, new = state.take(data, ahead, flat[now].tolist()), state.take(given, ahead, now.tolist())
+        alone = np.isin(flat[now], unseen) & (turn == 0)
+        first, rest = now[alone], now[~alone]
+        parts = [state.take(given, ahead, first.tolist())] if first.size else []
+        if rest.size:
+            there, new = state.take(data, ahead, flat[rest].tolist()), state.take(given, ahead, rest.tolist())
+            parts.append(call(state, operator, (there, new)))
         source = np.arange(int(state.shapes[data][ahead])) + len(now)
-        source[flat[now]] = np.arange(len(now))
-        data = state.take(state.concat((call(state, operator, (there, new)), data), ahead), ahead, source.tolist())
+        source[flat[[*first, *rest]]] = np.arange(len(now))
+        data = state.take(state.concat((*parts, data), ahead), ahead, source.tolist())
     return data
 
 
