@@ -152,11 +152,8 @@ def _check_ends(plan: Plan) -> None:
     if sorted(declared) != sorted(entered):
         raise PlanError("the plan's inputs are not the wires that its input gates write", remedy=COMPILE_ANEW)
     for given in plan.inputs:
-        columns = {len(given.low), len(given.high)}
-        if len(columns) != 1 or not columns <= {
-            1,
-            plan.wire[given.wire].shape[-1:] and plan.wire[given.wire].shape[-1],
-        }:
+        columns, numbers = {len(given.low), len(given.high)}, given.of_numbers(plan.wire[given.wire].shape)
+        if len(columns) != 1 or not columns <= {1, *numbers[-1:]}:
             raise PlanError(f"input {given.name!r}: the declared range does not fit its columns", remedy=COMPILE_ANEW)
         if any(low > high for low, high in zip(given.low, given.high, strict=True)):
             raise PlanError(f"input {given.name!r}: the declared range is empty", remedy=COMPILE_ANEW)
@@ -324,7 +321,7 @@ def _check_places(plan: Plan, given: PlanInput) -> None:
     fits = wire.shape[-1:] == (given.places,) and wire.scale == 1 and plain
     if not fits or given.missing is not None or given.dtype.startswith(("float", "string")):
         raise PlanError(f"input {given.name!r}: places do not enter in its form", remedy=COMPILE_ANEW)
-    if len(given.low) != 1 or given.low[0] < -given.places or given.high[0] >= given.places:
+    if min(given.low) < -given.places or max(given.high) >= given.places:
         raise PlanError(f"input {given.name!r}: its range has places that are not there", remedy=COMPILE_ANEW)
     if given not in plan.entered_inputs:
         raise PlanError(f"input {given.name!r}: places are entered, and never lie at the parties", remedy=COMPILE_ANEW)

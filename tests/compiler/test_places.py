@@ -71,6 +71,47 @@ def test_ids_below_zero_count_from_the_end_and_others_are_refused_as_onnxruntime
             session.run(None, {"x": ids})
 
 
+def columns_with_tables(folder: Path) -> Path:
+    """Three categories of 3, 7 and 5 values in one input, as models of tables have them."""
+    tables = {f"t{column}": RNG.standard_normal((size, 2)).astype(np.float32) for column, size in enumerate((3, 7, 5))}
+    nodes = [
+        node("Gather", ["x", "first"], ["c0"], name="c0", axis=1),
+        node("Slice", ["x", "one", "two", "one"], ["s1"], name="s1"),
+        node("Squeeze", ["s1", "one"], ["c1"], name="c1"),
+        node("Split", ["x", "sizes"], ["rest", "s2"], name="s2", axis=1),
+        node("Reshape", ["s2", "flat"], ["c2"], name="c2"),
+        *(node("Gather", [f"t{column}", f"c{column}"], [f"e{column}"], name=f"e{column}") for column in range(3)),
+        node("Concat", ["e0", "e1", "e2"], ["y"], axis=1),
+    ]
+    numbers = {"first": np.array(0), "one": np.array([1]), "two": np.array([2]), "sizes": np.array([2, 1])}
+    constants = {**tables, **numbers, "flat": np.array([-1])}
+    return save_model(folder, nodes, constants, ("batch", 3), element=TensorProto.INT64)
+
+
+def test_columns_of_categories_have_tables_of_their_own(tmp_path: Path) -> None:
+    """All had entered numbers below 3 alone, the shortest table's, and were compared with each."""
+    path = columns_with_tables(tmp_path)
+    ids = np.stack([np.arange(7) % size for size in (3, 7, 5)], 1)
+    compiled = assert_agrees(path, {"x": ids}, tolerance=1e-5)
+    [given] = compiled.plan.inputs
+    assert (given.places, given.low, given.high) == (7, (0, 0, 0), (2, 6, 4)) and not compares(compiled)
+    verify(parse_plan(compiled.plan.canonical))
+    for column, size in enumerate((3, 7, 5)):
+        beyond = ids[:1].copy()
+        beyond[0, column] = size
+        with pytest.raises(InputError, match=f"'x' has {size} in column {column} .*range 0:{size - 1};"):
+            check_feeds(compiled.plan, {"x": beyond})
+    narrower = compile_model(path, {"x": (0.0, 3.0)}).plan.inputs[0]
+    assert (narrower.places, narrower.high) == (4, (2, 3, 3))
+
+
+def test_a_place_may_be_below_zero_where_columns_have_tables_of_their_own_if_it_is_declared(tmp_path: Path) -> None:
+    path = columns_with_tables(tmp_path)
+    compiled = assert_agrees(path, {"x": np.array([[-3, -7, -5], [2, 6, 4], [-1, -1, -1]])}, {"x": (-7.0, 6.0)})
+    [given] = compiled.plan.inputs
+    assert (given.places, given.low, given.high) == (None, (-3, -7, -5), (2, 6, 4))
+
+
 def test_a_narrower_declared_range_enters_fewer_zeros(tmp_path: Path) -> None:
     compiled = assert_agrees(embedding(tmp_path), {"x": RNG.integers(0, 4, (5, 3))}, {"x": (0.0, 3.0)})
     assert compiled.plan.inputs[0].places == 4

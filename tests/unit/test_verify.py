@@ -399,7 +399,7 @@ def placed(scale: int = 1, lifetime: Lifetime = Lifetime.RUN, **settings: Any) -
         ({"missing": Missing(beyond="high", columns=(0,)), "dtype": "float32"}, "do not enter in its form"),
         ({"low": (Fraction(-8),)}, "places that are not there"),
         ({"high": (Fraction(7),)}, "places that are not there"),
-        ({"low": (Fraction(0),) * 7, "high": (Fraction(6),) * 7}, "places that are not there"),
+        ({"low": (Fraction(0),) * 7, "high": (Fraction(6),) * 7}, "does not fit its columns"),
         ({"lifetime": Lifetime.STORED}, "never lie at the parties"),
     ],
 )

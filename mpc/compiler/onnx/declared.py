@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import ceil, floor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -199,13 +199,24 @@ def indexing(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray] | None = N
     return found
 
 
-def within_table(declared: Range | None, rows: int) -> Range:
-    """Return the range of an input that only indexes a table: its places, negative ones counting from the end."""
-    low, high = (-float(rows), rows - 1.0) if declared is None else declared
-    ends = np.maximum(low, -float(rows)), np.minimum(high, rows - 1.0)
-    if (ends[0] > ends[1]).any():
-        return low, high
-    return _plain(ends[0]), _plain(ends[1])
+def within_table(declared: Range | None, rows: np.ndarray, *, alike: bool) -> Range:
+    """Return the range of an input that only indexes tables: their places, negative ones counting from the end.
+
+    Args:
+        rows: how many the shortest table has, of each column if its columns have tables of their own.
+        alike: all tables have as many.  Else negative numbers, which mean another place in each, have to be declared.
+    """
+    low, high = (-rows if alike else np.zeros(()), rows - 1.0) if declared is None else declared
+    ends = np.maximum(low, -rows), np.minimum(high, rows - 1.0)
+    return declared or plain(*ends) if (ends[0] > ends[1]).any() else plain(*ends)
+
+
+def plain(low: Any, high: Any) -> Range:
+    """Return a range as numbers, one for each end, or one a column if columns differ."""
+    least, most = np.broadcast_arrays(np.asarray(low, np.float64), np.asarray(high, np.float64))
+    if all(len({*end.reshape(-1).tolist()}) == 1 for end in (least, most)):
+        return float(least.reshape(-1)[0]), float(most.reshape(-1)[0])
+    return _plain(least), _plain(most)
 
 
 def _plain(end: np.ndarray) -> End:

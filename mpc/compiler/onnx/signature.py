@@ -14,11 +14,12 @@ from onnx import TensorProto
 from mpc.compiler.graph.graph import GraphInput, GraphOutput, Origin, Range, Shape, static
 from mpc.compiler.graph.stored import StoredInput
 from mpc.compiler.graph.writer import FIX_BATCH, MAX_ELEMENTS, MAX_INDICES
-from mpc.compiler.onnx.declared import check_range, check_sizes, example_shape, within_table
+from mpc.compiler.onnx.declared import check_range, check_sizes, example_shape, plain, within_table
+from mpc.compiler.onnx.indexed import limits, tables_of, width_of
 from mpc.compiler.onnx.load import Source, load_model
 from mpc.compiler.onnx.protos import TYPES, type_name
 from mpc.compiler.operators import joined
-from mpc.compiler.operators.context import Context, ModelNode
+from mpc.compiler.operators.context import Context
 from mpc.compiler.operators.facts import Natural, Standing, Way
 from mpc.compiler.operators.labels import require_printable
 from mpc.compiler.operators.places import enter_places
@@ -29,24 +30,6 @@ Shapes = Mapping[str, Sequence[int | str | None]]
 _INPUT_TYPES = tuple(name for name in TYPES.values() if name != "string")
 _WHOLE: dict[str, Range] = {"bool": (0.0, 1.0), "uint8": (0.0, 255.0), "int8": (-128.0, 127.0)}
 """The range of a type that has a small one; others are declared, or take the default."""
-_PASSING = frozenset(
-    {
-        "Cast",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "Identity",
-        "Reshape",
-        "Slice",
-        "Split",
-        "Squeeze",
-        "Transpose",
-        "Unsqueeze",
-    }
-)
-"""Operators that only move what they read first, at public places."""
-_JOINING = ("Concat", "ScatterElements", "ScatterND")
-"""Operators that put what they read beside other such numbers."""
 _LISTED = ", ".join(_INPUT_TYPES)
 
 
@@ -156,9 +139,10 @@ class Signature:
             self._state.integral.add(value.name)
         declared = ranges.get(value.name, _WHOLE.get(dtype))
         checked = None if declared is None else check_range(value.name, tuple(shape), dtype, declared)
-        rows, only = self._indexed(value.name) if value.name in self._state.integral else ([], False)
-        if rows and only:
-            checked = within_table(checked, min(rows))
+        tables, only = tables_of(self._state, value.name) if value.name in self._state.integral else ([], False)
+        if tables and only:
+            rows = limits(tables, width_of(tuple(shape)))
+            checked = within_table(checked, rows, alike=len({t.rows for t in tables}) == 1)
         if checked is not None and value.name in self._state.integral and np.min(checked[0]) >= 0:
             self._state.facts[value.name] = Natural()
         if value.name in self._state.integral and self._is_bit(value.name, checked):
@@ -191,48 +175,32 @@ class Signature:
     def _entered_as_places(self, name: str, shape: Shape, declared: Range | None) -> int:
         """Return how many zeros and ones an input enters as that indexes constant tables; 0 if it enters as it is.
 
-        The shortest of these tables has as many rows, or the declared range ends before.  Numbers below zero count from
-        its end, if they do nothing else and there is no other table.
+        The shortest of a column's tables has as many rows, of that column which has most; or the declared range ends
+        before.  Numbers below zero count from its end, if they do nothing else and there is no other table.
         """
         if not self._by_place or name in self._numbers or name in self._at_rest or name not in self._state.integral:
             return 0
-        rows, only = self._indexed(name)
-        if not rows or name in self._state.revealed:
+        tables, only = tables_of(self._state, name)
+        if not tables or name in self._state.revealed:
             return 0
-        low, high = (0.0, min(rows) - 1.0) if declared is None else (np.min(declared[0]), np.max(declared[1]))
-        if low < 0 and not (only and len({*rows}) == 1):
+        rows = limits(tables, width_of(shape))
+        low, high = (0.0, rows - 1.0) if declared is None else declared
+        if np.min(low) < 0 and not (only and len({table.rows for table in tables}) == 1):
             return 0
-        size = min(rows) if low < 0 else min(min(rows), int(high) + 1)
+        size = int(np.max(rows if np.min(low) < 0 else np.minimum(rows, np.add(high, 1.0))))
         return size if 0 < size <= MAX_INDICES and size * prod(d for d in shape if d != BATCH) <= MAX_ELEMENTS else 0
 
     def _as_places(self, name: str, dtype: str, size: int, declared: Range | None) -> GraphInput:
         """Note what enters, and the number that it tells, which the model's nodes read."""
         state, shape = self._state, self._state.shapes[name]
-        low = 0.0 if declared is None else float(np.min(declared[0]))
+        tables, _ = tables_of(state, name)
+        last = limits(tables, width_of(shape)) - 1.0
+        low, high = (0.0, last) if declared is None else declared
         state.shapes[name] = (*shape, size)
         state.origin = Origin(name, "input")
         state.numbered[name] = enter_places(state, name, size)
         state.readers[state.numbered[name]] = state.readers.get(name, [])
-        high = size - 1.0 if declared is None else min(size - 1.0, float(np.max(declared[1])))
-        return GraphInput(name, (*shape, size), dtype, (low, high), places=size)
-
-    def _indexed(self, name: str) -> tuple[list[int], bool]:
-        """Rows of the constant tables that a value is an index of; whether it is nothing else."""
-        found: list[int] = []
-        only = name not in self._state.revealed
-        for reader in self._state.readers.get(name, []):
-            if (read := _table(reader, name)) and reader.input.count(name) == 1:
-                table, axis = self._state.known(read), reader.settings.get("axis", 0)
-                there = table is not None and table.ndim > axis >= -table.ndim
-                found += [table.shape[axis]] if table is not None and there else []
-                only = only and there
-            elif reader.op_type in _PASSING and name not in reader.input[1:] or reader.op_type in _JOINING:
-                for out in filter(None, reader.output):
-                    rows, alone = self._indexed(out)
-                    found, only = found + rows, only and alone
-            elif reader.op_type not in ("Shape", "Size"):
-                only = False
-        return found, only
+        return GraphInput(name, (*shape, size), dtype, plain(low, np.minimum(last, high)), places=size)
 
     def _input_shape(self, name: str, tensor: Any) -> list[Dimension]:
         if tensor.HasField("shape"):
@@ -338,10 +306,3 @@ def output_names(model: Source) -> list[str]:
     """List the names of a model's outputs, without compiling it."""
     loaded = model if isinstance(model, onnx.ModelProto) else load_model(model)
     return [value.name for value in loaded.graph.output]
-
-
-def _table(reader: ModelNode, name: str) -> str:
-    """Return the value of which a node reads rows at the places that a value has; empty if it does not."""
-    given = dict(enumerate(reader.input))
-    tables = {"Gather": {1: 0}, "EmbedLayerNormalization": {0: 2, 1: 4, 8: 3}}.get(reader.op_type, {})
-    return next((given.get(table, "") for place, table in tables.items() if given.get(place) == name), "")
