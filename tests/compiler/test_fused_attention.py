@@ -148,6 +148,26 @@ def test_embeddings_and_the_count_of_a_mask(tmp_path: Path) -> None:
     assert {each.name: each.places for each in compiled.plan.inputs} == {"ids": WORDS, "kinds": 2, "mask": None}
 
 
+def test_segments_that_are_the_same_for_every_row_of_an_open_batch(tmp_path: Path) -> None:
+    """As onnxruntime's optimiser leaves a BERT's that has no input for them: expanded to the batch's size, and cast."""
+    feeds = {"ids": RNG.integers(0, WORDS, (3, PLACES)).astype(np.int32)}
+    constants = {
+        "words": drawn(WORDS, WIDTH), "places": drawn(9, WIDTH), "segments": drawn(2, WIDTH), "g": drawn(WIDTH),
+        "h": drawn(WIDTH), "kinds": np.arange(PLACES)[None] % 2,
+    }  # fmt: skip
+    nodes = [
+        node("Shape", ["ids"], ["sizes"]),
+        node("Expand", ["kinds", "sizes"], ["wide"], name="wide"),
+        node("Cast", ["wide"], ["cast"], name="cast", to=TensorProto.INT32),
+        fused(
+            "EmbedLayerNormalization", ["ids", "cast", "words", "places", "segments", "g", "h"], "y", "", epsilon=1e-5
+        ),
+    ]
+    compiled = assert_agrees(saved(tmp_path, nodes, constants, feeds), feeds, None, 1e-3)
+    assert compiled.plan.wire[compiled.plan.inputs[0].wire].shape[0] == "batch"
+    assert len([gate for gate in compiled.plan.gates if gate.kind in ("step", "onehot")]) == 1  # of the root
+
+
 def test_rows_over_their_root_mean_square(tmp_path: Path) -> None:
     nodes = [
         node("SimplifiedLayerNormalization", ["x", "g"], ["s"], axis=-1, epsilon=1e-5),

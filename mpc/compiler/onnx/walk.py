@@ -37,7 +37,7 @@ from mpc.compiler.operators.labels import as_number
 from mpc.compiler.operators.maxima import noted
 from mpc.compiler.operators.missing import marked, ways
 from mpc.compiler.operators.registry import READ_LABELS
-from mpc.compiler.operators.rowwise import note
+from mpc.compiler.operators.rowwise import note, write
 from mpc.compiler.operators.rowwise_values import Rowwise
 from mpc.compiler.operators.sequences import READERS
 from mpc.errors import ModelError
@@ -190,6 +190,8 @@ class Importer(Context):
         reading = model_node(node)
         if node.domain in ("", "ai.onnx") and note(self, self._rowwise, reading):
             return
+        for name in sorted(self._rowwise.keys() & {*node.input} - self.shapes.keys()):
+            write(self, self._rowwise, name)
         if onnx_fold.fold(self, node):
             if node.op_type == "Constant":
                 self.constants.update({name: self._changed(self.constants[name], name) for name in node.output})

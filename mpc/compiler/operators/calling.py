@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mpc.compiler.operators.context import Context, ModelNode
+from mpc.compiler.operators.places import public
 from mpc.compiler.operators.registry import HANDLERS
 
 
@@ -34,6 +35,9 @@ def rows_at(state: Context, table: str, places: str) -> str:
 
     A model's own lookup is computed before it is imported, if it is of constants; one inside an operator is not.
     """
+    if state.is_constant(table) and not state.is_constant(places) and (numbers := public(state, places)) is not None:
+        rows = state.numbers(table, "the table")[numbers.astype(np.int64)]
+        return state.stored(rows, (*state.shapes[places], *rows.shape[numbers.ndim :]))
     if not (state.is_constant(table) and state.is_constant(places)):
         return call(state, "Gather", (table, places), None, {"axis": 0})
     rows, name = state.constants[table], state.fresh()

@@ -53,19 +53,19 @@ def _with_constants(state: Context, node: Node, parts: list[str | None]) -> list
     width = next((int(state.shapes[part][-1]) for part in parts if part is not None), 0)
     found = list(parts)
     for place, (name, part) in enumerate(zip(node.reads, parts, strict=True)):
-        numbers = _public(state, name) if width and part is None else None
+        numbers = public(state, name) if width and part is None else None
         if numbers is not None and not np.any(numbers % 1) and -width <= numbers.min() and numbers.max() < width:
             hot = np.eye(width)[numbers.astype(np.int64) % width]
             found[place] = state.stored(hot, (*state.shapes[name], width))
     return found
 
 
-def _public(state: Context, name: str) -> np.ndarray | None:
+def public(state: Context, name: str) -> np.ndarray | None:
     """Return the constant that a value is, moved or not."""
     node = next((node for node in reversed(state.nodes) if node.writes == name), None)
     if node is None or isinstance(node.attributes, Constant):
         return None if node is None else np.broadcast_to(node.of(Constant).weight, static(node.shape))
-    numbers = _public(state, node.reads[0]) if node.op in ("reshape", "transpose") else None
+    numbers = public(state, node.reads[0]) if node.op in ("reshape", "transpose") else None
     if numbers is None:
         return None
     if isinstance(node.attributes, Transpose):

@@ -18,7 +18,14 @@ from mpc.compiler.graph.writer import FIX_BATCH
 from mpc.compiler.operators import marked_places
 from mpc.compiler.operators.context import Context, ModelNode
 from mpc.compiler.operators.picked import Column
-from mpc.compiler.operators.rowwise_choices import gather, gather_elements, gather_nd, scatter_elements, scatter_nd
+from mpc.compiler.operators.rowwise_choices import (
+    gather,
+    gather_elements,
+    gather_nd,
+    scatter_elements,
+    scatter_nd,
+    stored,
+)
 from mpc.compiler.operators.rowwise_values import Beside, Marked, Paired, Rowwise, Values
 from mpc.compiler.operators.sizes import Rows, sizes_of
 from mpc.wires import BATCH, broadcast
@@ -50,6 +57,18 @@ def note(state: Context, found: Values, node: ModelNode) -> bool:
     if any(name in found and name not in state.shapes for name in node.input):
         raise state.origin.refuse("it computes with the place of a row in the batch", remedy=FIX_BATCH)
     return False
+
+
+def write(state: Context, found: Values, name: str) -> None:
+    """Write such a value as a constant for whoever else reads it.
+
+    Raises:
+        ModelError: it differs from row to row, or nobody knows its numbers.
+    """
+    value = found[name]
+    if type(value) is not Rowwise or value.fixed is None or value.step is None or value.step.any():
+        raise state.origin.refuse("it computes with the place of a row in the batch", remedy=FIX_BATCH)
+    stored(state, name, value.fixed, value.shape)
 
 
 def _range(state: Context, found: Values, node: ModelNode) -> bool:

@@ -33,7 +33,7 @@ def gather(state: Context, found: Values, node: ModelNode) -> bool:
         table = state.numbers(data, "the table")
         if step.any() or axis % table.ndim:
             return False
-        _stored(state, node.output[0], table[fixed], (*value.shape, *table.shape[1:]))
+        stored(state, node.output[0], table[fixed], (*value.shape, *table.shape[1:]))
         return True
     shape, view = state.secret(data), state.joined.get(data)
     if shape[0] != BATCH or axis or (view is not None and (view.first, view.more) != (0, 1)):
@@ -101,7 +101,7 @@ def scatter_nd(state: Context, found: Values, node: ModelNode) -> bool:
         numbers, steps = updates.both
         if steps.any():
             return False
-        _stored(state, node.input[2], numbers, updates.shape)
+        stored(state, node.input[2], numbers, updates.shape)
     flat = flat_places(state, fixed[..., 1:].reshape(-1, depth - 1), sizes)
     write(state, node, (BATCH,), (prod(sizes), *shape[depth:]), flat, node.settings)
     return True
@@ -154,8 +154,8 @@ def _elements(state: Context, node: ModelNode, value: Rowwise) -> tuple[Shape, n
     return value.shape, flat, prod(sizes)
 
 
-def _stored(state: Context, out: str, numbers: np.ndarray, shape: Shape) -> None:
-    """A constant with as many rows as the batch has."""
+def stored(state: Context, out: str, numbers: np.ndarray, shape: Shape) -> None:
+    """Write a constant with as many rows as the batch has."""
     state.require_finite(numbers)
     state.emit("constant", (), out, shape, Constant(weight=numbers.astype(np.float64)))
     if not np.any(numbers % 1):
