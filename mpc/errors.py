@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import Any, ClassVar, Final, Self, TypedDict, Unpack
+from typing import Any, ClassVar, Final, Self, TypedDict, TypeVar, Unpack
 
 _OWN = frozenset({"mpc", "parties"})
+_Kind = TypeVar("_Kind", bound="MpcError")
 
 
 class Said(TypedDict, total=False):
@@ -45,6 +46,8 @@ class MpcError(Exception):
     """Distance of such an error from the root of a failure, of those that parties tell of: 0 is the nearest."""
     fields: ClassVar[tuple[str, ...]] = ("what", "cause", "remedy", "peer", "local", "heard_from")
     """Names of what an error of this class says, each an argument of its constructor."""
+    said_by: str | None = None
+    """The process in whose words a call to it has ended; None for what this process found.  It is not sent."""
 
     def __init__(
         self,
@@ -81,7 +84,7 @@ class MpcError(Exception):
         """
         said = self._said()
         said.update(changes)
-        made = type(self)(**said)
+        made = _made(type(self), said, self.said_by)
         made.__cause__, made.__suppress_context__ = self.__cause__, self.__suppress_context__
         return made
 
@@ -91,10 +94,19 @@ class MpcError(Exception):
         What is raised is given the frames that it passes, and with them all that they hold.  So what is kept was never
         raised, and what is raised is not kept.
         """
-        return type(self)(**self._said())
+        return self.as_said_by(self.said_by)
+
+    def as_said_by(self, name: str | None) -> Self:
+        """Return an equal error that stands for the words of this process."""
+        return _made(type(self), self._said(), name)
+
+    @property
+    def is_about_another(self) -> bool:
+        """Whether a process says it of another one: it is no more than that one's word."""
+        return self.said_by is not None and self.peer not in (None, self.said_by)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _made, (type(self), self._said())
+        return _made, (type(self), self._said(), self.said_by)
 
     def _said(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.fields}
@@ -287,5 +299,8 @@ def by_code(code: str) -> type[MpcError]:
     return known.get(code, MpcError)
 
 
-def _made(cls: type[MpcError], said: dict[str, Any]) -> MpcError:
-    return cls(**said)
+def _made(cls: type[_Kind], said: dict[str, Any], said_by: str | None) -> _Kind:
+    made = cls(**said)
+    if said_by is not None:
+        made.said_by = said_by
+    return made

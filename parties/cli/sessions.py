@@ -13,7 +13,7 @@ from parties.cli.display import Display, seconds
 from parties.cli.operators import operator_of
 from parties.cli.options import CLUSTER, FOLDER, JSON, no_cluster
 from parties.client.answering import Silent, ask_each, missing
-from parties.client.channels import PartyClient, gather
+from parties.client.channels import PartyClient, gather, most_telling
 from parties.config.load import load
 from parties.config.models import ClusterConfig
 from parties.pb import party_pb2
@@ -135,7 +135,7 @@ def _end(clients: Sequence[PartyClient], session: Found, wait: float) -> None:
         except MpcError as error:  # it may have heard of it from a peer before
             errors.append(error)
     if not ended:
-        raise errors[0]
+        raise most_telling(errors).again()
 
 
 def show(display: Display, found: Sequence[Found]) -> None:

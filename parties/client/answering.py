@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from mpc.errors import PeerError
-from parties.client.channels import PartyClient
+from parties.client.channels import PartyClient, most_telling
 
 Found = TypeVar("Found")
 Silent = list[PeerError]
@@ -62,7 +62,7 @@ def ask_each(
                 raise
             errors.append(error.again())
     if errors and not found:
-        raise errors[0].again()
+        raise most_telling(errors).again()
     if silent is not None:
         silent += errors
     return found

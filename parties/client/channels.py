@@ -6,6 +6,7 @@ its own.  So any number of sessions, and of threads, may share one `Parties`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from queue import SimpleQueue
@@ -18,7 +19,7 @@ from parties.client.consent.heads import Heads, place_of_heads
 from parties.client.conversation import Conversation, unless_closed
 from parties.client.running.entered import EnteredRuns, place_of
 from parties.client.running.keeper import Keeper
-from parties.client.together import Together, given_up
+from parties.client.together import GivenUpError, Together, given_up
 from parties.config.models import ClusterConfig, Peer
 from parties.pb import collect_pb2_grpc, consent_pb2_grpc, data_pb2_grpc, party_pb2, party_pb2_grpc
 from parties.trust.identity import Identity
@@ -30,6 +31,7 @@ Request = TypeVar("Request")
 Asked = TypeVar("Asked", contravariant=True)
 Answer = TypeVar("Answer")
 Found = TypeVar("Found", covariant=True)
+Told = TypeVar("Told", bound=MpcError)
 
 
 class OneReply(Protocol[Asked, Answer]):
@@ -256,7 +258,7 @@ class Parties:
         if _is_own(*errors[0]):
             raise errors[0][1].again()  # not the one that this frame keeps
         said = [error for _, error in errors]
-        raise _most_telling([error for error in said if error.peer != self.identity.name] or said).again()
+        raise most_telling([error for error in said if error.peer != self.identity.name] or said).again()
 
     @property
     def memory(self) -> int | None:
@@ -315,17 +317,24 @@ def gather(answers: Sequence[Awaited[Answer]]) -> list[Answer]:
         except MpcError as error:
             errors.append(error.again())
     if errors:
-        raise _most_telling(errors).again()
+        raise most_telling(errors).again()
     return found
 
 
-def _most_telling(errors: list[MpcError]) -> MpcError:
+def most_telling(errors: Sequence[Told]) -> Told:
     """Choose the error that is nearest to the root, of those that parties tell of one failure: a refusal before a lost
-    peer, one that a party found before one that it heard of, and of lost peers the one that most others name."""
-    blamed = [error.peer for error in errors if error.peer]
+    peer, one that a party found before one that it heard of, and of lost peers the one that most others name.
 
-    def rank(error: MpcError) -> tuple[int, bool, int, int]:
-        votes = blamed.count(error.peer) if error.peer else 0
-        return (error.telling, bool(error.heard_from), -votes, 0 if error.code == PeerError.code else 1)
+    What a party says of another one, even that it cheats, tells no more than a lost peer: it may be a lie, and others
+    outvote it.  Own voices go first, what others repeat decides between as many, and who was given up has none.
+    """
+    spoken = [error for error in errors if not isinstance(error, GivenUpError)]
+    repeated = Counter(error.peer for error in spoken)
+    voices = Counter(peer for peer, _ in {(each.peer, each.heard_from or each.said_by or id(each)) for each in spoken})
+
+    def rank(error: MpcError) -> tuple[int, bool, int, int, int, bool]:
+        telling = max(error.telling, PeerError.telling) if error.is_about_another else error.telling
+        votes = (voices[error.peer], repeated[error.peer]) if error.peer else (0, 0)
+        return (telling, bool(error.heard_from), -votes[0], -votes[1], error.telling, error.code != PeerError.code)
 
     return min(errors, key=rank)

@@ -122,15 +122,15 @@ def _from_detail(detail: str, name: str) -> MpcError:
             raise ValueError
         texts = {key: shown(text) for key, text in texts.items()}
         cls = by_code(str(fields["code"]))
-        what = texts.get("what", "failed")
-        if not re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w/-]|\.\w)", what):  # a path's part is no mention
-            what = f"{name}: {what}"
-        return cls(
-            what,
+        peer, what = texts.get("peer") or name, texts.get("what", "failed")
+        lost = peer == name or cls.exit_code == PeerError.exit_code
+        said = cls(
+            f"{name}: {what}" if lost else f"{name} says of {peer}: {what}",  # a text that names it may be a lie of it
             cause=texts.get("cause"),
             remedy=texts.get("remedy"),
-            peer=texts.get("peer", name),
+            peer=peer,
             heard_from=texts.get("heard_from"),
         )
+        return said.as_said_by(name)
     except (ValueError, KeyError, TypeError, RecursionError):
         return PeerError(f"the call to {name} failed", cause=shown(detail[:200]) or None, peer=name)

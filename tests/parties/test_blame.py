@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import grpc
 import pytest
 
 from mpc.errors import DeadlineError, HandshakeError, IntegrityError, MpcError, PeerError, PolicyError, SessionError
-from parties.client.channels import Parties
+from parties.client.channels import Parties, most_telling
 from parties.client.together import given_up
 from parties.config.models import Deadlines
 from parties.party.services import PartyService
@@ -116,12 +117,15 @@ def test_whoever_may_have_ended_a_session_at_one_party_is_named(tmp_path: Path) 
         cluster.party(0).Close(CloseRequest(session_id=script.id))  # nothing is left to end
 
 
-def test_a_liar_of_three_has_no_innocent_party_named_as_a_session_is_opened(tmp_path: Path) -> None:
-    """It blames one of the others at once, and is silent to both: they have the time to say so."""
+@pytest.mark.parametrize("lie", [PeerError, PolicyError, IntegrityError])
+def test_a_liar_of_three_has_no_innocent_party_named_as_a_session_is_opened(
+    tmp_path: Path, lie: type[MpcError]
+) -> None:
+    """It blames one of the others at once, of whatever kind, and is silent to both: they have the time to say so."""
 
     class Liar(PartyService):
         def Open(self, request: party_pb2.OpenRequest, context: grpc.ServicerContext) -> party_pb2.OpenReply:
-            raise PeerError("party-1 did not meet party-2", peer="party-1")
+            raise lie("party-1 did not meet party-2", peer="party-1")
 
     quick = deadlines(connect=1, setup=3, step=5, submit=5)
     with InProcess(tmp_path, 3, services={2: Liar}, deadlines=quick) as cluster:
@@ -129,6 +133,39 @@ def test_a_liar_of_three_has_no_innocent_party_named_as_a_session_is_opened(tmp_
             cluster.session()
         assert caught.value.peer == "party-2", caught.value
         assert eventually(lambda: not any(cluster.sessions(index) for index in range(2)))
+
+
+@pytest.mark.parametrize("kind", [PolicyError, IntegrityError])
+@pytest.mark.parametrize(
+    ("others", "named", "told"),
+    [
+        (["party-2", "party-2"], "party-2", DeadlineError),  # both wait for the liar
+        (["party-2", "heard from party-0"], "party-2", DeadlineError),
+        (["party-2", "given up"], "party-1", None),  # nobody can tell: it is shown as the liar's word
+        (["party-2", "about itself"], "party-1", PolicyError),
+    ],
+)
+def test_a_refusal_or_a_cheat_that_a_party_tells_of_another_is_outvoted(
+    kind: type[MpcError], others: list[str], named: str, told: type[MpcError] | None
+) -> None:
+    """However grave: what a party says of another is its word, of itself its own."""
+    late = DeadlineError("party-2 did not join in time", peer="party-2")
+    voices: dict[str, MpcError] = {
+        "party-2": late,
+        "heard from party-0": late.with_(heard_from="party-0"),
+        "given up": given_up("party-1"),
+        "about itself": PolicyError("party-1: refused", peer="party-1"),
+    }
+    errors = [voices[word].as_said_by(f"party-{index}") for index, word in enumerate(others)]
+    chosen = most_telling([kind("party-2 says of party-1: it did", peer="party-1").as_said_by("party-2"), *errors])
+    assert chosen.peer == named and isinstance(chosen, told or kind)
+
+
+def test_errors_keep_whose_words_they_are() -> None:
+    error = IntegrityError("party-1 cheats", peer="party-1").as_said_by("party-2")
+    for same in (error.again(), error.with_(what="it cheats"), pickle.loads(pickle.dumps(error))):
+        assert same.said_by == "party-2" and same.is_about_another
+    assert not error.with_(peer="party-2").is_about_another and not error.as_said_by(None).is_about_another
 
 
 class Call:

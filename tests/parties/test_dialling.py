@@ -462,11 +462,13 @@ def test_a_path_is_no_mention_of_a_party() -> None:
         ("the ledger in /srv/party-1/data cannot be used", "party-1: the ledger in /srv/party-1/data cannot be used"),
         ("the config party-1.toml is missing", "party-1: the config party-1.toml is missing"),
         ("this is party-10's", "party-1: this is party-10's"),
-        ("party-1 was shut down", "party-1 was shut down"),
-        ("the provider does not know party-1: add it", "the provider does not know party-1: add it"),
+        ("party-0 did not greet party-1", "party-1: party-0 did not greet party-1"),
+        ("the provider does not know party-1: add it", "party-1: the provider does not know party-1: add it"),
     ):
         error = from_rpc(Ended(f'{{"code": "integrity", "what": "{what}"}}'), "party-1", "127.0.0.1:1")
         assert isinstance(error, IntegrityError) and error.what == shown
+    other = from_rpc(Ended('{"code": "integrity", "what": "it cheats", "peer": "party-0"}'), "party-1", "127.0.0.1:1")
+    assert (other.what, other.peer, other.said_by) == ("party-1 says of party-0: it cheats", "party-0", "party-1")
 
 
 def test_the_callee_gives_up_first(root: Issuer, client: Identity, tmp_path: Path) -> None:
