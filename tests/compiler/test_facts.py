@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto
 
 from mpc.compiler.compile import compile_model
+from mpc.plan.cost import plan_cost
 from tests.support.graphs import node, save_model
 from tests.support.models import assert_agrees, encrypted, plaintext
 
@@ -166,3 +167,41 @@ def test_strings_that_look_like_sizes(tmp_path: Path) -> None:
     [found] = encrypted(compile_model(path, {"x": (-2.0, 2.0)}), {"x": DATA})
     [right] = plaintext(path, {"x": DATA})
     assert np.asarray(found).reshape(-1).tolist() == np.asarray(right).reshape(-1).tolist()
+
+
+INFINITE = np.array(np.inf, np.float32)
+LEAST = np.array(np.finfo(np.float32).min, np.float32)
+NEVER_BEYOND = {
+    "max": ([node("Max", ["low", "t"], ["u"])], -INFINITE),
+    "max of the least": ([node("Max", ["t", "low"], ["u"])], LEAST),
+    "min": ([node("Min", ["t", "high"], ["u"])], -INFINITE),
+    "clip": ([node("Clip", ["t", "low", "high"], ["u"])], -INFINITE),
+    "where": ([node("IsInf", ["t"], ["c"]), node("Where", ["c", "zero", "t"], ["u"])], -INFINITE),
+    "where not": (
+        [node("IsInf", ["t"], ["i"]), node("Not", ["i"], ["c"]), node("Where", ["c", "t", "zero"], ["u"])],
+        -INFINITE,
+    ),
+}
+
+
+@pytest.mark.parametrize("form", NEVER_BEYOND)
+def test_what_bounds_nothing_hides_no_maximum(form: str, tmp_path: Path) -> None:
+    """Softmax as JAX has it: the largest of minus infinity and scores, once for each of them."""
+    bounded, low = NEVER_BEYOND[form]
+    nodes = [
+        node("ReduceMax", ["x"], ["t"], "top", axes=[1], keepdims=0),
+        *bounded,
+        node("Reshape", ["u", "column"], ["v"]),
+        node("Expand", ["v", "whole"], ["z"]),
+        node("Sub", ["x", "z"], ["d"]),
+        node("Exp", ["d"], ["p"]),
+        node("ReduceSum", ["p", "last"], ["s"], "sum"),
+        node("Expand", ["s", "whole"], ["r"], "repeated"),
+        node("Div", ["p", "r"], ["y"]),
+    ]
+    shapes = {"column": np.array([-1, 1]), "whole": np.array([1, 4]), "last": np.array([1])}
+    constants = {**shapes, "low": low, "high": INFINITE, "zero": np.array(0, np.float32)}
+    path = save_model(tmp_path, nodes, constants)
+    compiled = assert_agrees(path, {"x": 20 * DATA}, {"x": (-40.0, 40.0)})
+    plain = save_model(tmp_path, [node("Softmax", ["x"], ["y"], axis=1)])
+    assert plan_cost(compiled.plan).sent <= 1.1 * plan_cost(compile_model(plain, (-40.0, 40.0)).plan).sent

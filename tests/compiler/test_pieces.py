@@ -58,6 +58,13 @@ SPELT = {
         node("Sub", ["x", "t"], ["z"]),
         node("Exp", ["z"], ["y"]),
     ],
+    "by hand": [
+        node("ReduceMax", ["x"], ["t"], axes=[-1], name="top"),
+        node("Sub", ["x", "t"], ["z"]),
+        node("Exp", ["z"], ["p"]),
+        node("ReduceSum", ["p", "last"], ["s"], name="sum"),
+        node("Div", ["p", "s"], ["y"]),
+    ],
 }
 
 

@@ -9,11 +9,12 @@ import numpy as np
 from mpc.compiler.graph.attributes import Ends
 from mpc.compiler.graph.emitter import MOST_TERMS
 from mpc.compiler.graph.graph import HALF_STEP
-from mpc.compiler.operators import averages, deviations, vanishing
+from mpc.compiler.operators import averages, deviations, known_sums, vanishing
 from mpc.compiler.operators.absorbed import note_difference, note_shares
 from mpc.compiler.operators.boundless import piecewise, within
 from mpc.compiler.operators.context import BOUNDLESS, LEAST_LEVEL, Context, ModelNode, Settings
 from mpc.compiler.operators.facts import (
+    Beneath,
     Clipped,
     Exp,
     Length,
@@ -22,7 +23,6 @@ from mpc.compiler.operators.facts import (
     OnePlusExp,
     Root,
     Square,
-    Top,
     Unit,
 )
 from mpc.compiler.operators.masks import MASKED, hide
@@ -66,12 +66,14 @@ def subtract(state: Context, node: ModelNode, settings: Settings) -> None:
     """Subtract; x - max x and x - log sum exp x are not positive, mean x^2 - (mean x)^2 is the mean of squares."""
     left, right = node.input[:2]
     if not deviations.variance(state, left, right, node.output[0]):
-        beside = state.facts.get(right) == Top(left) and state.shapes[right] == (*state.shapes[left][:-1], 1)
+        beside = known_sums.is_top(state, right, left)
         if beside and state.only_feeds(node.output[0], {"Exp"}):  # a softmax, spelt out
             note_shares(state, left)
         elif not state.is_constant(left) and not state.is_constant(right):
             note_difference(state, left, right)
         difference(state, left, right, node.output[0], (-np.inf, 0.0) if beside else None)
+        if beside:
+            state.facts[node.output[0]] = Beneath()
         vanishing.carried(state, node)
 
 
@@ -178,6 +180,8 @@ def extreme_of_many(state: Context, node: ModelNode, settings: Settings) -> None
             end = state.numbers(name, "an operand")
             if end.size == 1 and largest and end.flat[0] <= LEAST_LEVEL and state.only_scores(node.output[0]):
                 continue  # what is less has no share either
+            if end.size == 1 and ((end <= -BOUNDLESS) if largest else (end >= BOUNDLESS)).all():
+                continue  # no value is beyond it
             before, current = current, _extreme(state, current, name, largest)
             if end.size == 1 and within(end).all():
                 ends = (float(end.flat[0]), None) if largest else (None, float(end.flat[0]))
@@ -229,6 +233,9 @@ def clip(state: Context, node: ModelNode, settings: Settings) -> None:
             bounds[position - 1] = float(given.reshape(-1)[0])
     low, high = (None if b is None or abs(b) > 1e30 else float(b) for b in bounds)
     x, out = state.value(node.input[0]), node.output[0]
+    if low is None and high is None:
+        state.alias(out, x)
+        return
     if low is not None and high is not None and low > high:
         low = high
     clipped(state, x, low, high, out)
@@ -351,6 +358,8 @@ def function(state: Context, node: ModelNode, settings: Settings) -> None:
         deviations.inverse(state, x, out)
         return
     if node.op_type in vanishing.VANISHING and vanishing.apply(state, node.op_type.lower(), x, out):
+        return
+    if node.op_type == "Exp" and known_sums.powers(state, x, out):
         return
     state.function(node.op_type.lower(), x, out, (0.0, np.inf) if node.op_type == "Sqrt" else None)
     if node.op_type in ("Exp", "Sqrt"):

@@ -24,6 +24,11 @@ class Never:
 
 
 @dataclass(frozen=True)
+class Always:
+    """A truth value that is true, whatever is entered: what is never so, turned over."""
+
+
+@dataclass(frozen=True)
 class Chosen:
     """A value of which a condition chooses parts that are no smaller than any wire holds, as masks put them.
 
@@ -238,6 +243,23 @@ class Top:
 
 
 @dataclass(frozen=True)
+class Beneath:
+    """A value less the maximum of each row along its last axis, or less more than that: no element is positive."""
+
+
+@dataclass(frozen=True)
+class Powers:
+    """e to the power of what is `Beneath`: no element is above one."""
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A value that repeats another one along axes in which that has size 1."""
+
+    of: str
+
+
+@dataclass(frozen=True)
 class Quantised:
     """A whole number that is quantised as it comes: the sum of two, what it stands for and the secret zero point."""
 
@@ -283,6 +305,7 @@ class Standing:
 Fact = (
     Place
     | Never
+    | Always
     | Chosen
     | Natural
     | Truncated
@@ -307,6 +330,9 @@ Fact = (
     | Root
     | OverRoot
     | Top
+    | Beneath
+    | Powers
+    | Repeated
     | Quantised
     | Unit
 )

@@ -1,15 +1,19 @@
-"""Sums that are the same whatever is entered: of a softmax's shares, times constants and added up.
+"""Sums of which something is known: of a softmax's shares, times constants and added up, and of its powers, spelt out.
 
 ConViT mixes two softmaxes by a gate and divides the mixture by its sum, which is 1; bounds show of it that it can be 0.
+Of the powers of x - max x none is above one, and the largest of a row is one.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from mpc.compiler.graph.attributes import Sum, Weighted
 from mpc.compiler.operators.context import Context
-from mpc.compiler.operators.facts import Ordered
+from mpc.compiler.operators.facts import Beneath, Ordered, Powers, Top
+from mpc.wires import BATCH
 
 _DEEPEST = 8
 
@@ -58,3 +62,26 @@ def _total(state: Context, x: str, deep: int) -> np.ndarray | None:
         found = [part * factor for part, factor in zip(parts, node.of(Sum).factors, strict=True) if part is not None]
         return np.asarray(sum(found)) if len(found) == len(parts) else None
     return None
+
+
+def is_top(state: Context, top: str, x: str) -> bool:
+    """Is a value the maximum of each row of x along its last axis, one for a row or repeated for each element?"""
+    if state.facts.get(top) != Top(x) or not state.shapes[x]:
+        return False
+    return state.shapes[top] in ((*state.shapes[x][:-1], 1), state.shapes[x])
+
+
+def powers(state: Context, x: str, out: str) -> bool:
+    """Write e to the power of x as a softmax does; False, and nothing, if x is not beneath a maximum."""
+    number = state.shapes[x][-1] if state.facts.get(x) == Beneath() else BATCH
+    if number == BATCH:
+        return False
+    state.function("exp_negative", x, out, known=(0.0, 1.0), terms=float(number))
+    state.facts[out] = Powers()
+    return True
+
+
+def total_of(state: Context, x: str, axes: Sequence[int]) -> str:
+    """Return the sum over axes; of all powers of a row it is one at least."""
+    whole = state.facts.get(x) == Powers() and [*axes] == [len(state.shapes[x]) - 1]
+    return state.total(x, axes, known=(1.0, float(state.count(x, axes))) if whole else None)

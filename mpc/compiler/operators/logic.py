@@ -23,7 +23,7 @@ from mpc.compiler.operators.boundless import (
 )
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import difference, masking, product
-from mpc.compiler.operators.facts import Beyond, Never, Softplus, Truncated, Vanishing
+from mpc.compiler.operators.facts import Always, Beyond, Never, Softplus, Truncated, Vanishing
 from mpc.compiler.operators.masks import cut_off, hide, note_fill
 from mpc.compiler.operators.maxima import floored
 from mpc.compiler.operators.places import hot_of
@@ -210,6 +210,8 @@ def moved_from(state: Context, x: str) -> str:
 @handles("Not")
 def logical_not(state: Context, node: ModelNode, settings: Settings) -> None:
     negation(state, state.value(node.input[0]), node.output[0])
+    if state.facts.get(node.input[0]) == Never():
+        state.facts[node.output[0]] = Always()
 
 
 def negation(state: Context, bit: str, out: str | None = None) -> str:
@@ -245,9 +247,9 @@ def where(state: Context, node: ModelNode, settings: Settings) -> None:
             state, replace(node, input=(condition, x, y)), state.constant(condition, "the condition").astype(bool)
         )
         return
-    if state.facts.get(condition) == Never():
+    if (fact := state.facts.get(condition)) in (Always(), Never()):
         shape = state.joint(*(name for name in (condition, x, y) if not state.is_constant(name)))
-        value = state.value(y)
+        value = state.value(x if fact == Always() else y)
         state.alias(out, value if state.shapes[value] == shape else state.expand(value, shape))
         return
     if state.is_constant(x) and state.is_constant(y):

@@ -13,7 +13,7 @@ from mpc.compiler.operators import facts
 from mpc.compiler.operators.context import Context
 from mpc.compiler.operators.facts import Axes, Fact
 
-_OF_ELEMENTS = (facts.Place, facts.Never, facts.Natural, facts.Truncated)
+_OF_ELEMENTS = (facts.Place, facts.Always, facts.Never, facts.Natural, facts.Truncated)
 """Hold for each element by itself, and name nothing."""
 _OF_A_SHAPE = (facts.Mean, facts.Above, facts.OverRoot, facts.Top)
 """Whoever reads one of these asks first whether the value has the shape that the fact speaks of."""

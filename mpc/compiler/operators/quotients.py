@@ -13,7 +13,7 @@ from mpc.compiler.graph.attributes import Averaged
 from mpc.compiler.operators import averages, counted, deviations, weighted
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import magnitude, product
-from mpc.compiler.operators.facts import Magnitude, More, Root, Square
+from mpc.compiler.operators.facts import Magnitude, More, Repeated, Root, Square
 from mpc.compiler.operators.registry import handles
 from mpc.compiler.operators.rounding import divides_integers, divisors_of, quotient
 from mpc.wires import broadcast
@@ -21,7 +21,7 @@ from mpc.wires import broadcast
 
 @handles("Div")
 def divide(state: Context, node: ModelNode, settings: Settings) -> None:
-    left, right = node.input[:2]
+    left, right = node.input[0], _once(state, *node.input[:2])
     if divides_integers(state, left, right):
         if not state.is_constant(right):
             raise state.origin.refuse(
@@ -54,6 +54,14 @@ def divide(state: Context, node: ModelNode, settings: Settings) -> None:
         return
     if not deviations.scaled(state, left, over, node.output[0]):
         product(state, left, over, node.output[0])
+
+
+def _once(state: Context, left: str, right: str) -> str:
+    """Return a divisor before it was repeated, if the dividend has that shape: one inverse is found for all of it."""
+    match state.facts.get(right):
+        case Repeated(of) if left in state.shapes and state.shapes[left] == state.shapes[right]:
+            return of
+    return right
 
 
 def _repeats_nothing(state: Context, left: str, divisor: str) -> bool:

@@ -14,7 +14,7 @@ from mpc.compiler.operators.absorbed import note_shares
 from mpc.compiler.operators.context import Context, ModelNode, Settings
 from mpc.compiler.operators.elementwise import magnitude
 from mpc.compiler.operators.facts import Length, Mean, Ordered, Square, SquaredLength, Top
-from mpc.compiler.operators.known_sums import constant_sum
+from mpc.compiler.operators.known_sums import constant_sum, total_of
 from mpc.compiler.operators.masks import cut_of, hidden_of
 from mpc.compiler.operators.registry import handles
 from mpc.wires import BATCH
@@ -99,10 +99,6 @@ def _reduced(state: Context, node: ModelNode, settings: Settings, x: str) -> lis
     return sorted({state.axis(int(axis), state.shapes[x]) for axis in axes})
 
 
-def _sum(state: Context, x: str, axes: Sequence[int]) -> str:
-    return state.total(x, axes)
-
-
 def _mean(state: Context, x: str, axes: Sequence[int]) -> str:
     return state.mean(x, axes)
 
@@ -120,7 +116,7 @@ def _sum_of_sizes(state: Context, x: str, axes: Sequence[int]) -> str:
 
 
 def _log_of_sum(state: Context, x: str, axes: Sequence[int]) -> str:
-    return state.function("log", state.total(x, axes))
+    return state.function("log", total_of(state, x, axes))
 
 
 def _log_sum_exp(state: Context, x: str, axes: Sequence[int]) -> str:
@@ -180,7 +176,7 @@ def _product(state: Context, x: str, axes: Sequence[int]) -> str:
 
 _REDUCTIONS = {
     "ReduceProd": _product,
-    "ReduceSum": _sum,
+    "ReduceSum": total_of,
     "ReduceMean": _mean,
     "ReduceMax": _maximum,
     "ReduceMin": _minimum,

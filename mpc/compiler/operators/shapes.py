@@ -13,8 +13,9 @@ from mpc.compiler.graph.graph import Shape
 from mpc.compiler.graph.writer import FIX_BATCH
 from mpc.compiler.operators import moves
 from mpc.compiler.operators.context import Context, ModelNode, Settings
-from mpc.compiler.operators.facts import Length, Marks
+from mpc.compiler.operators.facts import Length, Marks, Repeated, Top
 from mpc.compiler.operators.joined import regroup, seen
+from mpc.compiler.operators.known_sums import is_top
 from mpc.compiler.operators.registry import handles
 from mpc.compiler.operators.sizes import Rows, Size, many, sizes_of, times
 from mpc.wires import BATCH, Dimension, broadcast
@@ -275,8 +276,10 @@ def expand(state: Context, node: ModelNode, settings: Settings) -> None:
         raise state.origin.refuse(f"{state.shapes[node.input[0]]} does not expand to {target}", remedy=_EXPAND)
     state.expand(node.input[0], shape, node.output[0])
     fact = state.facts.get(node.input[0])
-    if isinstance(fact, Length | Marks):
+    if isinstance(fact, Length | Marks) or (isinstance(fact, Top) and is_top(state, node.input[0], fact.of)):
         state.facts[node.output[0]] = fact
+    elif len(state.shapes[node.input[0]]) == len(shape):
+        state.facts[node.output[0]] = Repeated(node.input[0])
 
 
 @handles("ConstantOfShape")
