@@ -167,7 +167,7 @@ class PartyNode:
 
     def _require_serving(self) -> None:
         if self._stopping:
-            raise SessionError(f"{self.config.name} is shutting down", remedy="try again once it has started")
+            raise SessionError("this party is shutting down", remedy="try again once it has started")
 
     def open(self, terms: Terms, coordinator: str, key: bytes, stocked: bool = False) -> tuple[PartySession, int]:
         """Make the session, meet the peers, receive the weights' masks; (session, bytes received).
@@ -337,7 +337,7 @@ class PartyNode:
         self.orders.drop_idle(now - self.config.deadlines.idle)
 
     def _farewell(self) -> SessionError:
-        return SessionError(f"{self.config.name} was shut down", peer=self.config.name)
+        return SessionError("this party was shut down", peer=self.config.name)
 
     def stop(self) -> None:
         """The process ends: no session survives it."""

@@ -110,7 +110,7 @@ class SessionTable:
         most = self._config.limits.max_sessions
         if mine >= self._config.limits.sessions_of_one or len(whole) + mine >= 2 * most:
             raise SessionError(
-                f"{self._config.name} has {len(whole)} open sessions, and {mine} that only {party} has joined",
+                f"this provider has {len(whole)} open sessions, and {mine} that only {party} has joined",
                 cause="as many as it allows; idle ones end by themselves",
                 remedy="close some (session.close()), wait, or raise limits.max_sessions of the provider",
             )

@@ -470,7 +470,7 @@ def test_a_party_that_drains_says_so_and_opens_nothing_more(cluster: InProcess) 
     cluster.servers["party-0"].set_health(True)
     assert stub.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE).status == states.NOT_SERVING
     cluster.nodes[0].stop()
-    with pytest.raises(SessionError, match="party-0 is shutting down"):
+    with pytest.raises(SessionError, match="this party is shutting down"):
         cluster.party(0).Open(script.opening(nonces))
-    with pytest.raises(SessionError, match="party-0 is shutting down"):
+    with pytest.raises(SessionError, match="party-0: this party is shutting down"):
         cluster.script(SEPARATE).propose()

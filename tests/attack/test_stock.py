@@ -479,9 +479,9 @@ def test_a_stock_that_goes_between_two_calls_is_replaced_aloud(
     stock = deal(cluster, [1], roles)
     shutil.rmtree(folder(cluster, 0, stock))
     monkeypatch.setattr(ordering, "find", lambda *_: stock)
-    with pytest.warns(MpcWarning, match="could not be used, and is dealt now: party-0 has no stock of these terms"):
+    with pytest.warns(MpcWarning, match="is dealt now: party-0: this party has no stock of these terms"):
         session = Session(cluster.client(), cluster.compiled(roles), 1)
-    assert session.stocked is None and "party-0 has no stock of these terms" in session.notes[0]
+    assert session.stocked is None and "party-0: this party has no stock of these terms" in session.notes[0]
     session.run(None, {"x": data(1)})
     session.close()
 

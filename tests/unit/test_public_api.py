@@ -21,7 +21,7 @@ API: dict[str, Any] = {
         "datasets": "property",
         "deal": "model, runs, batch=, sessions=, choices",
         "drop": "stock",
-        "fit_private": "x, y, epsilon, delta=, steps=, rate=, margin=, center=, spread=, wait=",
+        "fit_private": "x, y, epsilon, delta=, steps=, rate=, margin=, center=, spread=, wait=, link=",
         "join": "ticket, plan=",
         "layout": "property",
         "model": "name",

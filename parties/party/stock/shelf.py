@@ -145,7 +145,7 @@ class Shelf:
             held = self._held.get(terms.session_id)
         if held is None or held.taken or held.coordinator != coordinator or not self._whole(held.stock):
             raise SessionError(
-                f"{self._config.name} has no stock of these terms",
+                "this party has no stock of these terms",
                 cause="it was used or dropped before, or its files are gone",
                 remedy="start a session without it; mpc deal --list shows what there is, mpc deal makes more",
             )
