@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import cast
 
 import pytest
@@ -115,5 +114,5 @@ def test_a_client_waits_longer_where_more_is_dealt(
     assert SHORT < until_dealt(SHORT, cut, run) < SHORT + 0.01
     rows = 3 * LONG // plan_cost(plan).dealt
     assert 2.9 < until_dealt(SHORT, cut, run, rows) - SHORT < 3.1
-    monkeypatch.setattr("parties.client.running.patience.Limits", partial(Limits, max_window_bytes=LONG))
+    monkeypatch.setattr("parties.client.running.patience.WINDOW", LONG)
     assert round(until_dealt(SHORT, cut, run, rows) - SHORT, 1) == (1.0 if security == "passive" else 3.0)

@@ -38,7 +38,7 @@ _PIECES_TOLERANCE = 8e-6
 _ACCEPTABLE = 1e-3
 _LARGEST_RESULT = 2.0**57
 _FLOOR = 2.0**-16
-"""What a divisor counts as that is smaller, beside its largest value; 1 at most."""
+"""Stands for a divisor that is smaller, beside its largest value; 1 at most."""
 _GOOD_UNITS = 16
 """An argument of fewer units is off by more than a few percent of itself."""
 _SLACK = 2.0**-8

@@ -21,7 +21,7 @@ _ROUGHEST = 1e-2
 """Let rounded coefficients be off by so much, beside the largest result; 1 at least."""
 _CLAMP_STEP = 0.01
 _CLAMP_RISE = 2e-5
-"""What a function may rise by in a step at a clamped end, beside its largest value; 1 at least."""
+"""Bounds what a function rises by in a step at a clamped end, beside its largest value; 1 at least."""
 SERIES_BITS = 52
 """Bound of a series' argument: room for the period's factor and the clamp's margin below 59."""
 _CLAMPED_BITS = 57

@@ -9,6 +9,9 @@ from mpc.plan.plan import Plan
 from parties.config.models import Limits
 from parties.wire.pieces import time_for
 
+WINDOW = Limits().max_window_bytes
+"""Stands for the window of each party, which it tells other parties and no client."""
+
 
 def until_dealt(setup: float, plan: Plan, entry: EntryId, batch: int = 1) -> float:
     """Return the seconds in which parties have an entry prepared, or have said what ended it.
@@ -24,5 +27,5 @@ def until_dealt(setup: float, plan: Plan, entry: EntryId, batch: int = 1) -> flo
     if entry.is_weights:
         return time_for(setup, session_dealt(plan))
     dealt = plan_cost(plan.at(entry.number), batch).dealt
-    ahead = dealt if plan.is_checked else min(dealt, Limits().max_window_bytes)
+    ahead = dealt if plan.is_checked else min(dealt, WINDOW)
     return time_for(setup, ahead + (public_bytes(plan) if entry.number == 1 else 0))

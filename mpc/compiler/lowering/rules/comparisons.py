@@ -34,7 +34,7 @@ _LEVEL_BITS = 2
 _PLACE_BITS = 36
 """Of the comparisons that find a place: what is closer than one unit of so many counts as equal, and the first wins."""
 _DIVISOR_BITS = 24
-"""Of a maximum that something is divided by so many bits are compared: small rows have digits, too."""
+"""Sets how many bits of a maximum are compared that something is divided by: small rows have digits, too."""
 _SURE_BITS = 24
 """Whole numbers of so few bits leave a ReLU as they are, but for a chance of 2^-36; a wire has room for one unit."""
 
